@@ -1,0 +1,1 @@
+//! Micro benches, and ext2dax beside its peers in one run.

@@ -1,0 +1,1 @@
+//! The ext2dax tool: look into an image, and the demonstration.

@@ -1,0 +1,1 @@
+//! Model, crash-state enumerator, outside judges and cross-crate tests.

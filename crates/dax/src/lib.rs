@@ -1,0 +1,1 @@
+//! Files as memory: address space, read, write, zero, sync over a block map.

@@ -1,0 +1,1 @@
+//! The page-fault handler: fault and mkwrite, the soft MMU and the MMU of a Linux process.

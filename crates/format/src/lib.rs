@@ -1,0 +1,1 @@
+//! What the bytes of an ext2 image mean: structures, checked numbers, geometry, errors.

@@ -1,0 +1,1 @@
+//! Block trees and allocators: get_blocks, truncate, block and inode allocation.

@@ -1,0 +1,1 @@
+//! Make an ext2 image: the library and mkfs.ext2dax.

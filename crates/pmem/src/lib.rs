@@ -1,0 +1,1 @@
+//! Byte-addressable media: the region contract, its safe handle, providers and the recorder.

@@ -1,0 +1,1 @@
+//! Ranked locks over std, spinning or the schedule explorer.
