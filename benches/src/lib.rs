@@ -1,1 +1,9 @@
-//! Micro benches, and ext2dax beside its peers in one run.
+//! ext2dax beside its peers, in one run.
+//!
+//! Machines are shared and noisy, so nothing here asserts a time. Each comparison interleaves its contenders round by
+//! round and reports medians and ratios: what one run says of all of them is worth more than two runs apart.
+
+pub mod loopmount;
+pub mod peers;
+pub mod sample;
+pub mod table;

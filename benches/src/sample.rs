@@ -1,0 +1,80 @@
+//! Interleaved timing: rounds of every contender in turn, medians per operation.
+
+use std::time::Instant;
+
+/// A contender: a name and what it does in one round, which answers the nanoseconds per operation.
+pub struct Contender<'a> {
+    /// As it stands in the table.
+    pub name: &'a str,
+    /// One round; answers nanoseconds per operation.
+    pub round: Box<dyn FnMut() -> f64 + 'a>,
+}
+
+impl std::fmt::Debug for Contender<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Contender")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a> Contender<'a> {
+    /// A contender called `name` whose round is `round`.
+    pub fn new(name: &'a str, round: impl FnMut() -> f64 + 'a) -> Self {
+        Contender {
+            name,
+            round: Box::new(round),
+        }
+    }
+}
+
+/// Nanoseconds per operation of `count` operations done by `work`.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "counts and durations of a bench are far below 2^52"
+)]
+pub fn per_op(count: usize, work: impl FnOnce()) -> f64 {
+    let start = Instant::now();
+    work();
+    start.elapsed().as_nanos() as f64 / count as f64
+}
+
+/// Runs `rounds` rounds of all contenders, interleaved, after one unmeasured round each, and answers the median of each.
+pub fn medians(rounds: usize, mut contenders: Vec<Contender<'_>>) -> Vec<(String, f64)> {
+    for contender in &mut contenders {
+        (contender.round)();
+    }
+    let mut samples = vec![Vec::with_capacity(rounds); contenders.len()];
+    for _ in 0..rounds {
+        for (contender, samples) in contenders.iter_mut().zip(&mut samples) {
+            samples.push((contender.round)());
+        }
+    }
+    contenders
+        .iter()
+        .zip(samples)
+        .map(|(contender, mut samples)| {
+            samples.sort_by(f64::total_cmp);
+            (contender.name.to_owned(), samples[samples.len() / 2])
+        })
+        .collect()
+}
+
+/// A small generator of repeatable numbers (xorshift), so that all contenders see the same offsets.
+#[derive(Clone, Debug)]
+pub struct Numbers(u64);
+
+impl Numbers {
+    /// A generator that starts from `seed`.
+    pub fn new(seed: u64) -> Self {
+        Numbers(seed | 1)
+    }
+
+    /// A number below `bound`.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
