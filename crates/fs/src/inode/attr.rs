@@ -1,0 +1,265 @@
+//! Attributes of an inode: what `stat` answers, what a caller may set, and the body of a new inode.
+
+use alloc::vec;
+
+use ext2dax_format::inode::EXTRA_ISIZE;
+use ext2dax_format::{
+    Error, FileType, Ino, InodeFlags, RawInode, RawInodeExtra, Result, Timestamp, device::Device,
+};
+use zerocopy::little_endian::{U16, U32};
+use zerocopy::{FromZeros, IntoBytes};
+
+use super::record::{self, Record, TimeChange, halves};
+use super::Node;
+use crate::mount::Core;
+
+/// What is known about an inode without reading its contents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attributes {
+    /// Inode number.
+    pub ino: u32,
+    /// Changes whenever the number is used again; (number, generation) names an inode for ever.
+    pub generation: u32,
+    /// What kind of file it is.
+    pub file_type: FileType,
+    /// Permission bits with set-id and sticky bits, `0o7777` at most.
+    pub permissions: u16,
+    /// Names that lead here; a directory counts `.` and each subdirectory's `..`.
+    pub links: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Length in bytes.
+    pub size: u64,
+    /// Space taken, in units of 512 bytes, indirect blocks and the attribute block included.
+    pub sectors: u64,
+    /// Bytes of one block of this file system.
+    pub block_size: u32,
+    /// Inode flags as on the medium (`chattr`).
+    pub flags: InodeFlags,
+    /// Major and minor number of a device.
+    pub device: Option<Device>,
+    /// Last access.
+    pub accessed: Timestamp,
+    /// Last change of the contents.
+    pub modified: Timestamp,
+    /// Last change of the inode.
+    pub changed: Timestamp,
+    /// Creation; only inodes larger than 128 bytes carry it.
+    pub created: Option<Timestamp>,
+}
+
+/// A change of attributes; what is `None` stays. The change time follows by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SetAttributes {
+    /// Permission bits, `0o7777` at most.
+    pub permissions: Option<u16>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Last access.
+    pub accessed: Option<Timestamp>,
+    /// Last change of the contents.
+    pub modified: Option<Timestamp>,
+}
+
+impl Node {
+    /// What `stat` answers, read from the medium.
+    ///
+    /// # Errors
+    /// `Corrupt` if the mode names no file type.
+    pub(crate) fn attributes(&self) -> Result<Attributes> {
+        let record = self.record();
+        let file_type = record.file_type()?;
+        let times = record.times();
+        let device = matches!(file_type, FileType::CharDevice | FileType::BlockDevice)
+            .then(|| Device::decode(record.block_word(0), record.block_word(1)));
+        Ok(Attributes {
+            ino: record.ino().get(),
+            generation: record.generation(),
+            file_type,
+            permissions: record.mode() & 0o7777,
+            links: record.links(),
+            uid: record.uid(),
+            gid: record.gid(),
+            size: record.size(),
+            sectors: u64::from(record.sectors()),
+            block_size: record.core().geometry.block_size(),
+            flags: record.flags(),
+            device,
+            accessed: times.access,
+            modified: times.modify,
+            changed: times.change,
+            created: times.birth,
+        })
+    }
+
+    /// Sets what `change` names, in one epoch; durable on return.
+    ///
+    /// A change of the high half of an owner touches a second line: a crash in between leaves mixed halves, of which
+    /// the low ones are the old.
+    ///
+    /// # Errors
+    /// `ReadOnlyFs`; `NotPermitted` for an immutable or append-only inode; `NotFound` if the inode died meanwhile.
+    /// Nothing has changed then.
+    pub(crate) fn set_attributes(&self, change: &SetAttributes) -> Result<()> {
+        let record = self.record();
+        let core = record.core();
+        core.writable()?;
+        let _writing = core.gates.write.enter();
+        let _inode = self.lock.write();
+        self.check_alive()?;
+        if record.flags().intersects(InodeFlags::IMMUTABLE | InodeFlags::APPEND) {
+            return Err(Error::NotPermitted);
+        }
+        if let Some(bits) = change.permissions {
+            record.set_permission_bits(bits);
+        }
+        if change.uid.is_some() || change.gid.is_some() {
+            let (uid, gid) = (change.uid.unwrap_or(record.uid()), change.gid.unwrap_or(record.gid()));
+            record.set_owner(uid, gid);
+        }
+        record.set_times(TimeChange {
+            access: change.accessed,
+            modify: change.modified,
+            change: Some(core.now()),
+        });
+        record.flush();
+        record.pmem().fence();
+        Ok(())
+    }
+
+    /// Sets the flags that a user may set; the others stay as they are.
+    ///
+    /// # Errors
+    /// `ReadOnlyFs`, `NotFound` as for the other attributes; `NotSupported` if `flags` asks for one that a user may not
+    /// change.
+    pub(crate) fn set_flags(&self, flags: InodeFlags) -> Result<()> {
+        let record = self.record();
+        let core = record.core();
+        core.writable()?;
+        let _writing = core.gates.write.enter();
+        let _inode = self.lock.write();
+        self.check_alive()?;
+        let old = record.flags();
+        if !(old ^ flags).difference(InodeFlags::USER_MODIFIABLE).is_empty() {
+            return Err(Error::NotSupported);
+        }
+        record.set_flags(flags);
+        record.touch_changed();
+        record.flush_line0();
+        record.pmem().fence();
+        Ok(())
+    }
+}
+
+/// The body of an inode that is about to be named.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NewInode {
+    /// Type and permission bits.
+    pub(crate) mode: u16,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) flags: InodeFlags,
+    pub(crate) generation: u32,
+    pub(crate) size: u64,
+    /// `i_blocks`.
+    pub(crate) sectors: u32,
+    /// `i_block` as bytes: text of a fast symlink, a device number, or the first pointers.
+    pub(crate) block: [u8; 60],
+    pub(crate) file_acl: u32,
+    pub(crate) now: Timestamp,
+}
+
+impl NewInode {
+    /// Writes the whole inode as a dead one (rule R1: links 0, a death time) and flushes it. Every byte of the slot is
+    /// written, so nothing of the number's former life remains (rule R7). Not fenced.
+    pub(crate) fn write_dead(&self, core: &Core, ino: Ino) {
+        let inode_size = core.geometry.inode_size();
+        let at = core.volume.inode_offset(ino);
+        let mut bytes = vec![0; inode_size as usize];
+        let raw = self.raw(core);
+        let (fixed, rest) = bytes.split_at_mut(size_of::<RawInode>());
+        fixed.copy_from_slice(raw.as_bytes());
+        if let Some(extra) = rest.get_mut(..size_of::<RawInodeExtra>()) {
+            extra.copy_from_slice(self.raw_extra().as_bytes());
+        }
+        core.pmem.write(at.at(), &bytes);
+        core.pmem.flush(at.at(), u64::from(inode_size));
+    }
+
+    fn raw(&self, core: &Core) -> RawInode {
+        let has_extra = core.geometry.inode_size() > 128;
+        let seconds = U32::new(self.now.encode(has_extra).0);
+        let (uid, uid_high) = halves(self.uid);
+        let (gid, gid_high) = halves(self.gid);
+        let mut raw = RawInode::new_zeroed();
+        raw.i_mode = U16::new(self.mode);
+        raw.i_uid = U16::new(uid);
+        raw.l_i_uid_high = U16::new(uid_high);
+        raw.i_gid = U16::new(gid);
+        raw.l_i_gid_high = U16::new(gid_high);
+        raw.i_size = U32::new(low_half(self.size));
+        raw.i_size_high = U32::new(high_half(self.size));
+        raw.i_atime = seconds;
+        raw.i_ctime = seconds;
+        raw.i_mtime = seconds;
+        raw.i_dtime = U32::new(record::death_time(core));
+        raw.i_blocks = U32::new(self.sectors);
+        raw.i_flags = U32::new(self.flags.bits());
+        raw.i_block.as_mut_bytes().copy_from_slice(&self.block);
+        raw.i_generation = U32::new(self.generation);
+        raw.i_file_acl = U32::new(self.file_acl);
+        raw
+    }
+
+    fn raw_extra(&self) -> RawInodeExtra {
+        let (seconds, high) = self.now.encode(true);
+        let mut extra = RawInodeExtra::new_zeroed();
+        extra.i_extra_isize = U16::new(EXTRA_ISIZE);
+        extra.i_ctime_extra = U32::new(high);
+        extra.i_mtime_extra = U32::new(high);
+        extra.i_atime_extra = U32::new(high);
+        extra.i_crtime = U32::new(seconds);
+        extra.i_crtime_extra = U32::new(high);
+        extra
+    }
+}
+
+/// The words of `i_block` for a device.
+///
+/// # Errors
+/// `Overflow` if the numbers fit into neither encoding.
+pub(crate) fn device_words(device: Device) -> Result<[u8; 60]> {
+    let (old, new) = device.encode().ok_or(Error::Overflow)?;
+    let mut block = [0; 60];
+    block[..4].copy_from_slice(&old.to_le_bytes());
+    block[4..8].copy_from_slice(&new.to_le_bytes());
+    Ok(block)
+}
+
+/// Gives life (rule R1): links, then dtime := 0, both in line 0. Flushed, not fenced.
+pub(crate) fn give_life(record: &Record, links: u16) {
+    record.set_links(links);
+    record.pmem().line_order();
+    record.set_dtime(0);
+    record.flush_line0();
+}
+
+/// Takes life (rule R1): dtime, then links := 0, both in line 0. Flushed, not fenced.
+pub(crate) fn take_life(record: &Record) {
+    record.set_dtime(record.death_time());
+    record.pmem().line_order();
+    record.set_links(0);
+    record.flush_line0();
+}
+
+pub(crate) const fn low_half(value: u64) -> u32 {
+    (value & 0xffff_ffff) as u32
+}
+
+pub(crate) const fn high_half(value: u64) -> u32 {
+    (value >> 32) as u32
+}

@@ -1,0 +1,178 @@
+//! The cache of in-core inodes.
+//!
+//! Sharded by inode number, so that look-ups of different files do not meet. Each shard holds a bounded number of nodes
+//! and lets go of those that nobody uses, the ones not looked up lately first (second chance). A node that is in use,
+//! open, or still has stores to sync is never let go, so a shard may exceed its bound while that many are in use.
+//!
+//! # Locking
+//! A shard is a leaf (rank TABLE). Nothing is locked, allocated on the medium or waited for below it.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::hash::{BuildHasherDefault, Hasher};
+
+use ext2dax_format::{Error, Ino, Result};
+use ext2dax_sync::atomic::Ordering;
+use ext2dax_sync::{RwLock, rank};
+use hashbrown::HashMap;
+
+use super::{Life, Node, Record};
+use crate::mount::Core;
+
+/// A power of two.
+const SHARDS: usize = 64;
+
+/// Inode numbers are dense and not chosen by an enemy: one multiplication spreads them.
+#[derive(Default)]
+struct SpreadHasher(u64);
+
+impl Hasher for SpreadHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u32(u32::from(byte));
+        }
+    }
+
+    fn write_u32(&mut self, value: u32) {
+        // 2^64 / golden ratio: consecutive numbers fall far apart, in the high bits that hashbrown's tags use too.
+        self.0 = (self.0.rotate_left(5) ^ u64::from(value)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+#[derive(Default)]
+struct Table {
+    nodes: HashMap<u32, Arc<Node>, BuildHasherDefault<SpreadHasher>>,
+    /// Nodes that must be there before the next walk in search of unused ones. Above the bound while more than that are
+    /// in use, so that a full shard does not walk on every insertion.
+    walk_at: usize,
+}
+
+/// A shard on its own cache lines.
+#[repr(align(128))]
+struct Shard(RwLock<Table>);
+
+/// Inode number -> in-core inode.
+pub(crate) struct Inodes {
+    shards: Box<[Shard]>,
+    shard_capacity: usize,
+}
+
+impl fmt::Debug for Inodes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inodes").field("shard_capacity", &self.shard_capacity).finish_non_exhaustive()
+    }
+}
+
+impl Inodes {
+    /// A cache that keeps about `capacity` unused inodes.
+    pub(crate) fn new(capacity: usize) -> Self {
+        let shards = (0..SHARDS).map(|_| Shard(RwLock::new(rank::TABLE, Table::default()))).collect();
+        Self { shards, shard_capacity: capacity.div_ceil(SHARDS).max(1) }
+    }
+
+    fn shard(&self, ino: Ino) -> &RwLock<Table> {
+        // The mask keeps the index below SHARDS.
+        &self.shards[ino.get() as usize & (SHARDS - 1)].0
+    }
+
+    /// The node of a live inode.
+    ///
+    /// The caller holds the lock of a directory that names `ino`, so that the number cannot be given back and used
+    /// again between the name and this call.
+    ///
+    /// # Errors
+    /// `Stale` if the inode is dead, `Corrupt` if its mode names no file type.
+    pub(crate) fn get(&self, core: &Arc<Core>, ino: Ino) -> Result<Arc<Node>> {
+        let shard = self.shard(ino);
+        if let Some(node) = shard.read().nodes.get(&ino.get()) {
+            node.recent.store(true, Ordering::Relaxed);
+            return Ok(Arc::clone(node));
+        }
+        let record = Record::new(core, ino);
+        if record.links() == 0 {
+            return Err(Error::Stale);
+        }
+        let file_type = record.file_type()?;
+        let fresh = Arc::new(Node::new(record, file_type));
+        let mut table = shard.write();
+        let node = Arc::clone(table.nodes.entry(ino.get()).or_insert(fresh));
+        let evicted = self.evict(&mut table);
+        drop(table);
+        drop(evicted);
+        Ok(node)
+    }
+
+    /// The node of an inode that is being created: its body is written, its links are still 0.
+    ///
+    /// # Errors
+    /// `Corrupt` if the mode on the medium names no file type.
+    pub(crate) fn insert_new(&self, core: &Arc<Core>, ino: Ino) -> Result<Arc<Node>> {
+        let record = Record::new(core, ino);
+        let file_type = record.file_type()?;
+        let node = Arc::new(Node::new(record, file_type));
+        let mut table = self.shard(ino).write();
+        let former = table.nodes.insert(ino.get(), Arc::clone(&node));
+        let evicted = self.evict(&mut table);
+        drop(table);
+        debug_assert!(former.is_none_or(|former| former.is_dead()), "a free inode number was in use");
+        drop(evicted);
+        Ok(node)
+    }
+
+    /// Takes a dead inode out, before its number is given back.
+    pub(crate) fn forget(&self, ino: Ino) {
+        let former = self.shard(ino).write().nodes.remove(&ino.get());
+        if let Some(former) = former {
+            former.life.store(Life::Dead as u8, Ordering::Release);
+        }
+    }
+
+    /// Every node in core that has contents opened, for sync and unmount.
+    pub(crate) fn opened(&self) -> Vec<Arc<Node>> {
+        let mut nodes = Vec::new();
+        for shard in &self.shards {
+            nodes.extend(shard.0.read().nodes.values().filter(|node| node.opened_file().is_some()).cloned());
+        }
+        nodes
+    }
+
+    /// Whether any handle is open.
+    pub(crate) fn any_open(&self) -> bool {
+        self.shards.iter().any(|shard| shard.0.read().nodes.values().any(|node| node.is_open()))
+    }
+
+    /// Takes unused nodes out of a table that is over its bound, down to seven eighths of it, so that the walk pays.
+    /// The caller drops them after the shard's lock.
+    fn evict(&self, table: &mut Table) -> Vec<Arc<Node>> {
+        if table.nodes.len() <= self.shard_capacity.max(table.walk_at) {
+            return Vec::new();
+        }
+        let wanted = table.nodes.len() - self.shard_capacity + self.shard_capacity / 8;
+        let mut victims: Vec<u32> = Vec::new();
+        for (&ino, node) in &table.nodes {
+            if victims.len() == wanted {
+                break;
+            }
+            let second_chance = node.recent.swap(false, Ordering::Relaxed);
+            if !second_chance && is_unused(node) {
+                victims.push(ino);
+            }
+        }
+        let evicted: Vec<_> = victims.iter().filter_map(|ino| table.nodes.remove(ino)).collect();
+        table.walk_at = table.nodes.len() + self.shard_capacity / 8;
+        evicted
+    }
+}
+
+/// Nobody but the cache holds the node (the shard's lock keeps it so), and nothing is left to sync.
+fn is_unused(node: &Arc<Node>) -> bool {
+    Arc::strong_count(node) == 1
+        && !node.is_open()
+        && node.opened_file().is_none_or(|file| Arc::strong_count(&file) == 2 && !file.has_dirty())
+}

@@ -1,0 +1,208 @@
+//! Contents of regular files: read, write, append, truncate, punch, allocate, seek, sync.
+//!
+//! The calls here are the outer half of the read and write paths: gates, the INODE lock, flags, limits, times. The
+//! inner half, blocks and page tables, is `dax`'s.
+//!
+//! # Locking
+//! Changes: GATE_WRITE, then INODE exclusively. Reads: INODE shared and no gate, so that a frozen file system can be read.
+
+use core::ops::Range;
+
+use ext2dax_dax::DaxFile;
+use ext2dax_format::{Error, InodeFlags, Result};
+use ext2dax_pmem::{UserSlice, UserSliceMut};
+
+use super::record::TimeChange;
+use super::{Node, TreeMap};
+use crate::mount::Atime;
+
+/// Seconds after which a read sets the access time even if nothing was written since.
+const ACCESS_TIME_STALE_SECS: i64 = 24 * 60 * 60;
+
+/// Where a write goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Position {
+    /// At this byte offset.
+    At(u64),
+    /// At the end of the file, wherever that is when the write has the file to itself.
+    End,
+}
+
+impl Node {
+    /// Reads at most `buf` bytes from `pos` on; fewer only at the end of the file, or where `buf` cannot be written.
+    pub(crate) fn read_at(
+        &self,
+        file: &DaxFile<TreeMap>,
+        pos: u64,
+        buf: UserSliceMut<'_>,
+    ) -> Result<usize> {
+        let done = {
+            let _inode = self.lock.read();
+            self.check_alive()?;
+            file.read_at(pos, buf)?
+        };
+        self.note_access();
+        Ok(done)
+    }
+
+    /// Sets the access time as Linux's relatime does: if it is not after the last change.
+    fn note_access(&self) {
+        let times = self.record().times();
+        if times.access <= times.modify || times.access <= times.change {
+            self.set_access_time();
+        }
+    }
+
+    /// The other half of relatime, asked once a handle: an access time that is a day old is set though nothing changed.
+    pub(crate) fn note_opened(&self) {
+        let now = self.core().now();
+        if now.secs.saturating_sub(self.record().times().access.secs) >= ACCESS_TIME_STALE_SECS {
+            self.set_access_time();
+        }
+    }
+
+    fn set_access_time(&self) {
+        let core = self.core();
+        let wanted = core.options.atime == Atime::Relative && !self.flags().contains(InodeFlags::NOATIME);
+        if !wanted || core.writable().is_err() {
+            return;
+        }
+        // A closed gate means that the image must not change now: then this access goes unnoted. The lines are flushed
+        // and need no fence: an access time may be lost.
+        if let Some(_writing) = core.gates.write.try_enter() {
+            self.record().set_times(TimeChange { access: Some(core.now()), ..TimeChange::default() });
+        }
+    }
+
+    /// Writes `src` and answers where and how much: all of it, or less if the medium is full, the file at its limit, or
+    /// `src` not readable to its end.
+    ///
+    /// # Errors
+    /// `ReadOnlyFs`; `NotPermitted` by the immutable flag, or by the append-only flag away from the end;
+    /// `FileTooLarge` if not a byte fits below the limit; `NoSpace`, `BadAddress` if nothing was written.
+    pub(crate) fn write_at(
+        &self,
+        file: &DaxFile<TreeMap>,
+        position: Position,
+        src: UserSlice<'_>,
+    ) -> Result<(u64, usize)> {
+        let core = self.core();
+        core.writable()?;
+        let _writing = core.gates.write.enter();
+        let _inode = self.lock.write();
+        self.check_alive()?;
+        let end = file.size();
+        let pos = match position {
+            Position::At(pos) => pos,
+            Position::End => end,
+        };
+        let flags = self.flags();
+        if flags.contains(InodeFlags::IMMUTABLE)
+            || flags.contains(InodeFlags::APPEND) && pos != end
+        {
+            return Err(Error::NotPermitted);
+        }
+        if src.is_empty() {
+            return Ok((pos, 0));
+        }
+        // The times ride on the fence of the data.
+        self.record().touch_modified();
+        let done = file.write_at(pos, src)?;
+        Ok((pos, done))
+    }
+
+    /// Cuts the file off at `size`, or extends it with a hole.
+    ///
+    /// # Errors
+    /// As for writes; `FileTooLarge` past the limit.
+    pub(crate) fn set_len(&self, file: &DaxFile<TreeMap>, size: u64) -> Result<()> {
+        self.change(|| {
+            if self.flags().contains(InodeFlags::APPEND) {
+                return Err(Error::NotPermitted);
+            }
+            file.truncate(size)
+        })
+    }
+
+    /// Makes the bytes of `range` a hole, as far as they lie inside the file: whole blocks are given back, the
+    /// edges zeroed.
+    pub(crate) fn punch_hole(&self, file: &DaxFile<TreeMap>, range: Range<u64>) -> Result<()> {
+        let Range { start: pos, end } = range;
+        self.change(|| {
+            if self.flags().contains(InodeFlags::APPEND) {
+                return Err(Error::NotPermitted);
+            }
+            file.punch(pos..end.min(file.size()).max(pos))
+        })
+    }
+
+    /// Makes the bytes of `range` read zero; blocks stay. Past the end the file grows.
+    pub(crate) fn zero_range(&self, file: &DaxFile<TreeMap>, range: Range<u64>) -> Result<()> {
+        let Range { start: pos, end } = range;
+        self.change(|| {
+            if self.flags().contains(InodeFlags::APPEND) {
+                return Err(Error::NotPermitted);
+            }
+            if end > file.size() {
+                file.truncate(end)?;
+            }
+            file.zero_range(pos..end)
+        })
+    }
+
+    /// Gives every block of the range a place on the medium, zeroed; past the end the file grows first, since blocks
+    /// past the end are not a clean state of ext2.
+    pub(crate) fn allocate_range(&self, file: &DaxFile<TreeMap>, range: Range<u64>) -> Result<()> {
+        let Range { start: pos, end } = range;
+        self.change(|| {
+            if end > file.size() {
+                file.truncate(end)?;
+            }
+            file.allocate_range(pos..end)
+        })
+    }
+
+    /// What every change of contents but a write begins and ends with.
+    fn change(&self, change: impl FnOnce() -> Result<()>) -> Result<()> {
+        let core = self.core();
+        core.writable()?;
+        let _writing = core.gates.write.enter();
+        let _inode = self.lock.write();
+        self.check_alive()?;
+        if self.flags().contains(InodeFlags::IMMUTABLE) {
+            return Err(Error::NotPermitted);
+        }
+        self.record().touch_modified();
+        let result = change();
+        core.pmem.fence();
+        result
+    }
+
+    /// The first byte of data at or behind `pos`.
+    ///
+    /// # Errors
+    /// `NoSuchOffset` if there is none, as at and past the end.
+    pub(crate) fn seek_data(&self, file: &DaxFile<TreeMap>, pos: u64) -> Result<u64> {
+        let _inode = self.lock.read();
+        file.seek_data(pos)
+    }
+
+    /// The first byte of a hole at or behind `pos`; the end of the file counts as one.
+    ///
+    /// # Errors
+    /// `NoSuchOffset` at and past the end.
+    pub(crate) fn seek_hole(&self, file: &DaxFile<TreeMap>, pos: u64) -> Result<u64> {
+        let _inode = self.lock.read();
+        file.seek_hole(pos)
+    }
+
+    /// Makes contents and attributes durable, to what the region promises.
+    pub(crate) fn sync(&self) -> Result<()> {
+        if let Some(file) = self.opened_file() {
+            file.sync(0..u64::MAX)?;
+        }
+        self.record().flush();
+        self.record().pmem().fence();
+        self.core().sync_metadata()
+    }
+}

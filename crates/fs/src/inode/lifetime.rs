@@ -1,0 +1,168 @@
+//! Handles, and how an inode ends.
+//!
+//! A file lives while it has a name or a handle. The last name may go while handles are open: then the inode sits on the
+//! orphan list with a link count of 0, and the last handle gives it back. Otherwise whoever removed the last name does.
+//!
+//! # Locking
+//! Handles come and go under the INODE lock, shared; a name goes under it, exclusively. So the one who removes the last
+//! name sees whether a handle is open, and exactly one of the two gives the inode back.
+
+use alloc::sync::Arc;
+
+use ext2dax_format::xattr::RawXattrHeader;
+use ext2dax_format::{CorruptKind, FileBlock, FileType, FsBlock, Result};
+use ext2dax_pmem::{Off, field};
+use ext2dax_sync::atomic::Ordering;
+use zerocopy::little_endian::U32;
+
+use super::{Node, Record};
+use crate::mount::Mount;
+
+/// Whether a dead inode is on the orphan list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Listed {
+    Yes,
+    No,
+}
+
+/// A handle: while it lives, so does the file.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    mount: Arc<Mount>,
+    node: Arc<Node>,
+}
+
+impl Handle {
+    /// # Errors
+    /// `NotFound` if the inode died before the handle was there.
+    pub(crate) fn open(mount: &Arc<Mount>, node: &Arc<Node>) -> Result<Self> {
+        let _inode = node.lock.read();
+        node.check_alive()?;
+        node.handles.fetch_add(1, Ordering::AcqRel);
+        Ok(Self { mount: Arc::clone(mount), node: Arc::clone(node) })
+    }
+
+    pub(crate) fn mount(&self) -> &Arc<Mount> {
+        &self.mount
+    }
+
+    pub(crate) fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+}
+
+impl Clone for Handle {
+    fn clone(&self) -> Self {
+        // One handle is open, so nobody gives the inode back meanwhile.
+        self.node.handles.fetch_add(1, Ordering::AcqRel);
+        Self { mount: Arc::clone(&self.mount), node: Arc::clone(&self.node) }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let last = {
+            let _inode = self.node.lock.read();
+            self.node.handles.fetch_sub(1, Ordering::AcqRel) == 1
+        };
+        if last {
+            last_close(&self.mount, &self.node);
+        }
+    }
+}
+
+/// The last handle is gone: gives reservations back, and the inode, if its names are gone.
+fn last_close(mount: &Mount, node: &Arc<Node>) {
+    node.tree().release_reservation();
+    if !node.is_unlinked() {
+        return;
+    }
+    let _writing = mount.core.gates.write.enter();
+    let _inode = node.lock.write();
+    if node.is_open() || !node.is_unlinked() {
+        return;
+    }
+    node.mark_dead();
+    // What fails here leaves a listed, dead inode: the next mount gives it back.
+    if let Err(error) = reclaim(mount, node, Listed::Yes) {
+        mount.core.report_corrupt(error);
+    }
+}
+
+/// Gives a dead inode back: blocks, attribute block, the place on the orphan list, the number.
+///
+/// The caller is inside GATE_WRITE and holds the INODE lock exclusively; the links are 0 and the name is gone, durably.
+/// The node is dead to everybody else from here on. Bits are cleared last and lazily: a crash leaks them.
+///
+/// # Errors
+/// `Corrupt`: the rest of the blocks stays marked as used, and so does the inode; fsck gives them back.
+pub(crate) fn reclaim(mount: &Mount, node: &Arc<Node>, listed: Listed) -> Result<()> {
+    node.mark_dead();
+    *node.file.write() = None;
+    let record = node.record();
+    free_blocks(record)?;
+    free_attributes(record)?;
+    mount.inodes.forget(node.ino());
+    let core = &mount.core;
+    let is_dir = node.is_dir();
+    match listed {
+        Listed::No => core.volume.free_inode(node.ino(), is_dir),
+        Listed::Yes => {
+            // The members that leave the list now: perhaps none, if this one is not the tail, and perhaps those before
+            // it that were done earlier.
+            for ino in core.orphans.remove(node.ino()) {
+                core.volume.free_inode(ino, false);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Detaches and frees every block of the tree.
+fn free_blocks(record: &Record) -> Result<()> {
+    if !has_tree(record)? {
+        return Ok(());
+    }
+    record.check_contents()?;
+    let tree = record.tree();
+    let mut guard = tree.lock();
+    let detached = tree.detach(&mut guard, FileBlock(0), FileBlock(u32::MAX))?;
+    drop(guard);
+    record.core().volume.free(detached);
+    Ok(())
+}
+
+/// Whether `i_block` holds pointers.
+fn has_tree(record: &Record) -> Result<bool> {
+    Ok(match record.file_type()? {
+        FileType::Regular | FileType::Directory => record.sectors() > 0,
+        FileType::Symlink => !record.is_fast_symlink(),
+        _ => false,
+    })
+}
+
+/// Lets go of the attribute block: frees it, or counts one user less if others share it.
+fn free_attributes(record: &Record) -> Result<()> {
+    let raw = record.file_acl();
+    if raw == 0 {
+        return Ok(());
+    }
+    let core = record.core();
+    let block: FsBlock = core.geometry.fs_block(raw)?;
+    let header: Off<RawXattrHeader> = Off::new(core.geometry.offset(block));
+    let found = core.pmem.load(field!(header, RawXattrHeader, h_refcount)).get();
+    if found == 0 {
+        return Err(CorruptKind::XattrRefcount { inode: record.ino().get(), block: raw, found }.into());
+    }
+    record.set_file_acl(0);
+    record.flush();
+    core.pmem.fence();
+    if found == 1 {
+        core.volume.free_block(block);
+    } else {
+        // PUBLISH: one user less. Before: a count that is one too high (exception X2 of the crash rules). After: the
+        // count is right.
+        core.pmem.publish(field!(header, RawXattrHeader, h_refcount), U32::new(found - 1));
+    }
+    Ok(())
+}
