@@ -1,0 +1,3 @@
+//! The handle over every provider.
+
+mod handle;
