@@ -53,7 +53,7 @@ impl<T> RwLock<T> {
         let held = self.tag.acquire(Nesting::Strict);
         RwLockReadGuard {
             guard: self.lock.read(),
-            held,
+            _held: held,
         }
     }
 
@@ -67,7 +67,7 @@ impl<T> RwLock<T> {
         let held = self.tag.acquire(Nesting::SameRank);
         RwLockReadGuard {
             guard: self.lock.read(),
-            held,
+            _held: held,
         }
     }
 
@@ -78,7 +78,7 @@ impl<T> RwLock<T> {
         let guard = self.lock.try_read()?;
         Some(RwLockReadGuard {
             guard,
-            held: self.tag.acquire(Nesting::NoWait),
+            _held: self.tag.acquire(Nesting::NoWait),
         })
     }
 
@@ -92,7 +92,7 @@ impl<T> RwLock<T> {
         let held = self.tag.acquire(Nesting::Strict);
         RwLockWriteGuard {
             guard: self.lock.write(),
-            held,
+            _held: held,
         }
     }
 
@@ -106,7 +106,7 @@ impl<T> RwLock<T> {
         let held = self.tag.acquire(Nesting::SameRank);
         RwLockWriteGuard {
             guard: self.lock.write(),
-            held,
+            _held: held,
         }
     }
 
@@ -117,7 +117,7 @@ impl<T> RwLock<T> {
         let guard = self.lock.try_write()?;
         Some(RwLockWriteGuard {
             guard,
-            held: self.tag.acquire(Nesting::NoWait),
+            _held: self.tag.acquire(Nesting::NoWait),
         })
     }
 
