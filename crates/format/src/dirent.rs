@@ -47,6 +47,10 @@ pub const MIN_LEN: u32 = 12;
 
 /// Bytes that an entry with a name of `name_len` bytes needs: a multiple of 4.
 #[must_use]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "both branches are at most 255"
+)]
 pub const fn needed_len(name_len: usize) -> u32 {
     let name = if name_len > NAME_MAX {
         NAME_MAX as u32
@@ -68,6 +72,10 @@ pub const fn decode_len(raw: u16, block_size: u32) -> u32 {
 
 /// What `rec_len` holds for a record of `len` bytes, `len` at most a block.
 #[must_use]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the other branch is below 65,536"
+)]
 pub const fn encode_len(len: u32) -> u16 {
     if len >= 65_536 { u16::MAX } else { len as u16 }
 }

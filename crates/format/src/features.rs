@@ -147,6 +147,8 @@ pub const COMPAT_KNOWN: Compat = Compat::DIR_PREALLOC
     .union(Compat::STABLE_INODES)
     .union(Compat::ORPHAN_FILE);
 
+type Names = [(u32, &'static str)];
+
 const COMPAT_NAMES: [(u32, &str); 12] = [
     (0x0001, "dir_prealloc"),
     (0x0002, "imagic_inodes"),
@@ -272,7 +274,6 @@ impl Features {
         };
         let name = match name {
             "extents" => "extent",
-            "journal_dev_size" => return None,
             other => other,
         };
         let mut found = Self::default();
@@ -318,7 +319,7 @@ pub struct FeatureNames {
 
 impl fmt::Display for FeatureNames {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let words: [(u32, char, &[(u32, &str)]); 3] = [
+        let words: [(u32, char, &Names); 3] = [
             (self.words.compat.bits(), 'C', &COMPAT_NAMES),
             (self.words.incompat.bits(), 'I', &INCOMPAT_NAMES),
             (self.words.ro_compat.bits(), 'R', &RO_COMPAT_NAMES),
@@ -339,5 +340,84 @@ impl fmt::Display for FeatureNames {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_offending_bit_is_named_at_once() {
+        let features = Features {
+            compat: Compat::from_bits_retain(1 << 15),
+            incompat: Incompat::EXTENTS | Incompat::FILETYPE | Incompat::from_bits_retain(1 << 23),
+            ro_compat: RoCompat::METADATA_CSUM
+                | RoCompat::LARGE_FILE
+                | RoCompat::from_bits_retain(1 << 20),
+        };
+        let open = features.check_open().unwrap_err().to_string();
+        assert_eq!(
+            open,
+            "cannot be opened: unsupported features extent, FEATURE_I23"
+        );
+        let write = features.check_write().unwrap_err().to_string();
+        assert_eq!(
+            write,
+            "cannot be opened: unsupported features extent, FEATURE_I23, metadata_csum, FEATURE_R20"
+        );
+        let readable = Features {
+            incompat: Incompat::FILETYPE,
+            ..features
+        };
+        assert_eq!(readable.check_open(), Ok(()));
+        let write = readable.check_write().unwrap_err().to_string();
+        assert_eq!(
+            write,
+            "cannot be opened for writing: unsupported features metadata_csum, FEATURE_R20 (read-only works)"
+        );
+        assert_eq!(
+            features.names(",").to_string().split(',').next(),
+            Some("FEATURE_C15")
+        );
+        assert_eq!(features.unknown_compat().bits(), 1 << 15);
+    }
+
+    #[test]
+    fn a_journal_to_replay_refuses_opening_but_has_a_layout() {
+        let features = Features {
+            incompat: Incompat::RECOVER,
+            ..Features::default()
+        };
+        assert_eq!(features.check_layout(), Ok(()));
+        assert_eq!(
+            features.check_open(),
+            Err(Error::Unsupported {
+                incompat: 4,
+                ro_compat: 0
+            })
+        );
+    }
+
+    #[test]
+    fn names_lead_back_to_bits() {
+        for (names, word) in [
+            (&COMPAT_NAMES[..], 0),
+            (&INCOMPAT_NAMES[..], 1),
+            (&RO_COMPAT_NAMES[..], 2),
+        ] {
+            for &(bit, name) in names {
+                let found = Features::by_name(name).unwrap();
+                let words = [
+                    found.compat.bits(),
+                    found.incompat.bits(),
+                    found.ro_compat.bits(),
+                ];
+                assert_eq!(words[word], bit, "{name}");
+                assert_eq!(found.names(",").to_string(), name);
+            }
+        }
+        assert_eq!(Features::by_name("extents"), Features::by_name("extent"));
+        assert_eq!(Features::by_name("nonsense"), None);
     }
 }

@@ -540,6 +540,16 @@ impl Geometry {
         self.block_size() / DESC_SIZE
     }
 
+    /// The descriptor block of a group, counted from 0.
+    const fn meta_group(&self, group: GroupNr) -> u32 {
+        group.get() >> self.desc_per_block().trailing_zeros()
+    }
+
+    /// The place of a group's descriptor in its block.
+    const fn index_in_meta_group(&self, group: GroupNr) -> u32 {
+        group.get() & self.desc_per_block().saturating_sub(1)
+    }
+
     /// Blocks of group descriptors, the reserved ones not counted.
     #[must_use]
     pub const fn desc_blocks(&self) -> u32 {
@@ -563,7 +573,7 @@ impl Geometry {
 
     /// Whether the descriptors of this group lie behind the superblock copies, as ever, or in their own meta group.
     const fn in_meta_bg(&self, group: GroupNr) -> bool {
-        self.has_meta_bg() && group.get() / self.desc_per_block() >= self.first_meta_bg
+        self.has_meta_bg() && self.meta_group(group) >= self.first_meta_bg
     }
 
     /// Whether a group begins with a superblock or a backup of it.
@@ -587,9 +597,9 @@ impl Geometry {
     /// Where the primary descriptor of a group lies, in bytes from the start of the file system.
     #[must_use]
     pub fn desc_offset(&self, group: GroupNr) -> u64 {
-        let table_block = group.get() / self.desc_per_block();
+        let table_block = self.meta_group(group);
         let within =
-            u64::from(group.get() % self.desc_per_block()).saturating_mul(u64::from(DESC_SIZE));
+            u64::from(self.index_in_meta_group(group)).saturating_mul(u64::from(DESC_SIZE));
         self.offset(self.desc_block(table_block))
             .saturating_add(within)
     }
@@ -617,7 +627,7 @@ impl Geometry {
     pub fn group_super_blocks(&self, group: GroupNr) -> u32 {
         let has_super = self.group_has_super(group);
         let desc = if self.in_meta_bg(group) {
-            let within = group.get() % self.desc_per_block();
+            let within = self.index_in_meta_group(group);
             u32::from(within <= 1 || within == self.desc_per_block().saturating_sub(1))
         } else if has_super {
             self.old_desc_blocks()

@@ -29,10 +29,13 @@ pub mod error;
 pub mod features;
 pub mod geometry;
 pub mod group;
+pub mod htree;
 pub mod indirect;
 pub mod inode;
+pub mod signature;
 pub mod superblock;
 pub mod time;
+pub mod xattr;
 
 pub use block::{FileBlock, FsBlock, GroupNr, Ino, Run};
 pub use corrupt::CorruptKind;
