@@ -32,6 +32,8 @@ mod unchecked;
 use unchecked as check;
 
 pub(crate) use check::{Held, Tag};
+#[cfg(shuttle)]
+pub(crate) use checked::forget_all;
 
 /// A place in the lock table. Lower ranks are taken first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -127,14 +129,18 @@ impl core::fmt::Debug for RankToken {
 #[track_caller]
 #[inline]
 pub fn enter(rank: Rank, order: u64) -> RankToken {
-    RankToken { _held: Tag::new(rank, order).acquire(Nesting::Strict) }
+    RankToken {
+        _held: Tag::new(rank, order).acquire(Nesting::Strict),
+    }
 }
 
 /// As [`enter`], for a lock bit that was taken without waiting: recorded, not checked.
 #[track_caller]
 #[inline]
 pub fn enter_nowait(rank: Rank, order: u64) -> RankToken {
-    RankToken { _held: Tag::new(rank, order).acquire(Nesting::NoWait) }
+    RankToken {
+        _held: Tag::new(rank, order).acquire(Nesting::NoWait),
+    }
 }
 
 /// Asserts that the thread holds nothing of `rank` or above (user memory is about to be touched, or a wait to begin).
@@ -155,4 +161,10 @@ pub fn assert_below(rank: Rank) {
 #[inline]
 pub fn assert_held(rank: Rank) {
     check::assert_held(rank);
+}
+
+/// Whether the thread holds some lock of `rank`. Always `true` in release builds, which keep no record: for assertions.
+#[inline]
+pub fn is_held(rank: Rank) -> bool {
+    check::is_held(rank)
 }
