@@ -57,6 +57,10 @@ impl Inode {
         self.handle.mount()
     }
 
+    pub(crate) fn parts(&self) -> (&Arc<Mount>, &Arc<Node>) {
+        (self.mount(), self.node())
+    }
+
     /// The contents as memory.
     ///
     /// # Errors
