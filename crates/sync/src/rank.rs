@@ -6,6 +6,7 @@
 //!
 //! | Rank | Lock | Order key |
 //! |---|---|---|
+//! | 5 | [`CURSOR`]: position of one open file | |
 //! | 10 | [`GATE_PIN`]: held for a pin's life | |
 //! | 20 | [`GATE_WRITE`]: closable gate around writers | |
 //! | 30 | [`RENAME`]: directory renames of one file system | |
@@ -39,6 +40,8 @@ pub(crate) use checked::forget_all;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank(u8);
 
+/// The position of one open file, held over the read or write that moves it.
+pub const CURSOR: Rank = Rank(5);
 /// Held for a pin's whole life.
 pub const GATE_PIN: Rank = Rank(10);
 /// Entered by every operation that changes the file system, outside faults.
@@ -73,6 +76,7 @@ pub const PTABLE: Rank = Rank(130);
 impl Rank {
     fn name(self) -> &'static str {
         match self {
+            CURSOR => "CURSOR",
             GATE_PIN => "GATE_PIN",
             GATE_WRITE => "GATE_WRITE",
             RENAME => "RENAME",

@@ -232,8 +232,8 @@ impl NewInode {
 ///
 /// # Errors
 /// `Overflow` if the numbers fit into neither encoding.
-pub(crate) fn device_words(device: Device) -> Result<[u8; 60]> {
-    let (old, new) = device.encode().ok_or(Error::Overflow)?;
+pub(crate) fn device_words((major, minor): (u32, u32)) -> Result<[u8; 60]> {
+    let (old, new) = Device { major, minor }.encode().ok_or(Error::Overflow)?;
     let mut block = [0; 60];
     block[..4].copy_from_slice(&old.to_le_bytes());
     block[4..8].copy_from_slice(&new.to_le_bytes());

@@ -17,12 +17,12 @@ use core::fmt;
 use core::ops::Range;
 
 use ext2dax_dax::{Allocated, BlockMap, Extent};
-use ext2dax_format::{CorruptKind, Error, FileBlock, Result, Run};
+use ext2dax_format::{CorruptKind, Error, FileBlock, Result, RoCompat, Run};
 use ext2dax_getblock::{Detached, Intent, Mapping};
 use ext2dax_sync::{Mutex, rank};
 use zerocopy::little_endian::U32;
 
-use super::Record;
+use super::{Record, lifetime};
 use super::attr::{high_half, low_half};
 use crate::orphan::Listing;
 
@@ -72,7 +72,8 @@ impl TreeMap {
     fn limit(&self) -> u64 {
         let core = self.record.core();
         let max = core.geometry.max_file_size();
-        if core.can_have_large_files() { max } else { max.min(SMALL_FILE_MAX) }
+        let large = core.geometry.features().ro_compat.contains(RoCompat::LARGE_FILE);
+        if core.geometry.revision() > 0 || large { max } else { max.min(SMALL_FILE_MAX) }
     }
 
     fn commit_growth(&self, from: u64, to: u64) -> Result<()> {
@@ -97,7 +98,7 @@ impl TreeMap {
             let detached = self.detach_from(first)?;
             self.shrink.lock().detached = Some(detached);
         } else if self.has_blocks_from(first)? {
-            let listing = core.orphans.begin(self.record.ino())?;
+            let listing = core.orphans.begin(self.record.ino());
             self.shrink.lock().listing = Some(listing);
         }
         let crosses = high_half(from) != high_half(to);
@@ -112,6 +113,19 @@ impl TreeMap {
             // PUBLISH: the high half. Before: the size is too large by a multiple of 4 GiB. After: the new end.
             self.record.update(|| core.pmem.publish(self.record.size_high_at(), U32::new(high_half(to))));
         }
+        Ok(())
+    }
+
+    /// Completes a truncation that a crash broke off: what lies past the size goes.
+    ///
+    /// # Errors
+    /// `Corrupt`.
+    pub(crate) fn cut_to_size(&self) -> Result<()> {
+        let size = self.record.size();
+        Self::check_size(&self.record, size)?;
+        self.zero_tail(size)?;
+        let detached = self.detach_from(self.first_block_past(size))?;
+        self.free(detached);
         Ok(())
     }
 
@@ -219,7 +233,8 @@ impl BlockMap for TreeMap {
     fn finish_shrink(&self) -> Result<()> {
         let listing = self.shrink.lock().listing.take();
         if let Some(listing) = listing {
-            self.record.core().orphans.end(listing);
+            let core = self.record.core();
+            lifetime::free_numbers(core, core.orphans.end(listing));
         }
         Ok(())
     }
@@ -233,6 +248,6 @@ impl BlockMap for TreeMap {
     }
 
     fn report_corrupt(&self, error: Error) {
-        self.record.core().report_corrupt(error);
+        self.record.core().report(error);
     }
 }

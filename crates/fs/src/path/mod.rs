@@ -23,11 +23,19 @@ mod whole;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::mount::Mount;
+use crate::ops::New;
+
 pub use file::{File, SeekFrom};
 pub use metadata::{FileTimes, Metadata, Permissions};
 pub use options::OpenOptions;
 pub use readdir::{DirEntry, ReadDir};
 pub use whole::DirBuilder;
+
+/// A new file of the owner that the mount was given.
+fn new_owned(mount: &Mount, mode: u16) -> New {
+    New { mode, uid: mount.core.options.uid, gid: mount.core.options.gid, device: (0, 0) }
+}
 
 /// Something that can be read as a path: components of any bytes but `/` and NUL, with slashes between them.
 pub trait PathBytes {

@@ -7,7 +7,7 @@ use ext2dax_format::{Error, FileType, InodeFlags, Result};
 
 use super::file::{Access, File};
 use super::walk::{Last, Walk};
-use super::PathBytes;
+use super::{PathBytes, new_owned};
 use crate::inode::{Inode, Node};
 use crate::mount::{FileSystem, Mount};
 use crate::ops;
@@ -187,7 +187,7 @@ impl OpenOptions {
                 if place.wants_dir {
                     return Err(Error::IsADirectory);
                 }
-                let new = ops::New::file(&mount.core, self.mode);
+                let new = new_owned(mount, self.mode);
                 match ops::create(mount, &place.dir, name, &new) {
                     // Another thread made it first: then it is there to be opened.
                     Err(Error::AlreadyExists) if !self.create_new => continue,

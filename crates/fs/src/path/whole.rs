@@ -9,7 +9,7 @@ use ext2dax_format::device::Device;
 use ext2dax_format::{Error, FileType, Result};
 
 use super::walk::{Last, LastLink, Place, Walk};
-use super::{File, FileTimes, Metadata, OpenOptions, PathBytes, Permissions, ReadDir};
+use super::{File, FileTimes, Metadata, OpenOptions, PathBytes, Permissions, ReadDir, new_owned};
 use crate::inode::{Inode, Node, SetAttributes};
 use crate::mount::FileSystem;
 use crate::ops;
@@ -85,7 +85,7 @@ impl DirBuilder {
     fn make(&self, fs: &FileSystem, path: &[u8]) -> Result<()> {
         let mount = fs.mount();
         let place = Walk::new(mount).place(path)?;
-        let new = ops::New::dir(&mount.core, self.mode);
+        let new = new_owned(mount, self.mode);
         ops::mkdir(mount, &place.dir, place.new_name()?, &new).map(drop)
     }
 }
@@ -396,7 +396,7 @@ impl FileSystem {
             return Err(Error::NotFound);
         }
         let mount = self.mount();
-        let new = ops::New::symlink(&mount.core);
+        let new = new_owned(mount, 0o777);
         ops::symlink(mount, &place.dir, new_file_name(&place)?, target, &new).map(drop)
     }
 
@@ -414,7 +414,12 @@ impl FileSystem {
     ) -> Result<()> {
         let place = self.place(path.path_bytes())?;
         let mount = self.mount();
-        let new = ops::New::special(&mount.core, file_type, mode, device);
+        if matches!(file_type, FileType::Regular | FileType::Directory | FileType::Symlink) {
+            return Err(Error::InvalidArgument);
+        }
+        let Device { major, minor } = device.unwrap_or_default();
+        let mut new = new_owned(mount, file_type.mode() | mode & 0o7777);
+        new.device = (major, minor);
         ops::mknod(mount, &place.dir, new_file_name(&place)?, &new).map(drop)
     }
 
