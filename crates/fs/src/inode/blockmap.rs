@@ -24,6 +24,7 @@ use zerocopy::little_endian::U32;
 
 use super::{Record, lifetime};
 use super::attr::{high_half, low_half};
+use crate::mount::Core;
 use crate::orphan::Listing;
 
 /// The largest size that needs no `LARGE_FILE`.
@@ -161,8 +162,13 @@ impl TreeMap {
     }
 
     fn extent_of(&self, run: Run) -> (u64, u64) {
-        (self.record.core().geometry.offset(run.start()), u64::from(run.len()))
+        (self.record.core().geometry.offset(run.start), u64::from(run.len))
     }
+}
+
+/// Whether the mount acts for the user whom the superblock reserves blocks for; root, unless told otherwise.
+fn is_privileged(core: &Core) -> bool {
+    core.options.uid == core.options.reserved_uid.unwrap_or(0)
 }
 
 /// Block numbers of files stay below 2^32; a larger bound means "to the end".
@@ -198,7 +204,7 @@ impl BlockMap for TreeMap {
     fn allocate(&self, at: u64, max: u64) -> Result<Allocated> {
         let tree = self.record.tree();
         let mut guard = tree.lock();
-        let intent = Intent::Allocate { goal: None, privileged: self.record.core().is_privileged() };
+        let intent = Intent::Allocate { goal: None, privileged: is_privileged(self.record.core()) };
         let (run, new) = match tree.get_blocks(&mut guard, file_block(at), block_count(max), intent)? {
             Mapping::New(run) => (run, true),
             Mapping::Existing(run) => (run, false),

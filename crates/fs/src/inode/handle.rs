@@ -75,7 +75,7 @@ impl Inode {
     /// The file system this inode belongs to.
     #[must_use]
     pub fn file_system(&self) -> FileSystem {
-        FileSystem::from_mount(self.mount())
+        FileSystem { mount: Arc::clone(self.mount()) }
     }
 
     /// Inode number, 1 or more.

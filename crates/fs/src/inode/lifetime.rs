@@ -118,7 +118,7 @@ pub(crate) fn free_numbers(core: &Arc<Core>, released: Released) {
     if released.is_empty() {
         return;
     }
-    let dead: Vec<_> = released.into_iter().map(|ino| Record::new(core, ino)).collect();
+    let dead: Vec<_> = released.into_iter().filter_map(|ino| Record::new(core, ino).ok()).collect();
     for record in &dead {
         record.set_dtime(record.death_time());
         record.flush_line0();
@@ -137,7 +137,7 @@ pub(crate) fn free_numbers(core: &Arc<Core>, released: Released) {
 /// `Corrupt` if its blocks cannot be read; the member stays listed.
 pub(crate) fn recover(mount: &Mount, ino: Ino) -> Result<()> {
     let core = &mount.core;
-    let record = Record::new(core, ino);
+    let record = Record::new(core, ino)?;
     if record.links() == 0 {
         free_blocks(&record)?;
         free_attributes(&record)?;
@@ -207,7 +207,7 @@ fn free_attributes(record: &Record) -> Result<()> {
     record.flush();
     core.pmem.fence();
     if found == 1 {
-        core.volume.free_block(block);
+        core.volume.free(core.volume.detach_attribute_block(block));
     } else {
         // PUBLISH: one user less. Before: a count that is one too high (exception X2 of the crash rules). After: the
         // count is right.

@@ -151,7 +151,7 @@ impl OpenOptions {
     /// flag; `ReadOnlyFs`; `NotSupported` for special files; and what making a file can fail with.
     pub fn open(&self, fs: &FileSystem, path: impl PathBytes) -> Result<File> {
         self.check()?;
-        let mount = fs.mount();
+        let mount = &fs.mount;
         if self.writes() {
             mount.core.writable()?;
         }

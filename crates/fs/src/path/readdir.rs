@@ -108,7 +108,7 @@ impl DirEntry {
     /// Inode number.
     #[must_use]
     pub fn ino(&self) -> u32 {
-        self.entry.ino.get()
+        self.entry.ino
     }
 
     /// What kind of file it is, a symlink itself. Free where entries carry the type.

@@ -83,7 +83,7 @@ impl DirBuilder {
     }
 
     fn make(&self, fs: &FileSystem, path: &[u8]) -> Result<()> {
-        let mount = fs.mount();
+        let mount = &fs.mount;
         let place = Walk::new(mount).place(path)?;
         let new = new_owned(mount, self.mode);
         ops::mkdir(mount, &place.dir, place.new_name()?, &new).map(drop)
@@ -92,11 +92,11 @@ impl DirBuilder {
 
 impl FileSystem {
     fn find(&self, path: &[u8], last: LastLink) -> Result<Arc<Node>> {
-        Walk::new(self.mount()).find(path, last)
+        Walk::new(&self.mount).find(path, last)
     }
 
     fn place<'p>(&self, path: &'p [u8]) -> Result<Place<'p>> {
-        Walk::new(self.mount()).place(path)
+        Walk::new(&self.mount).place(path)
     }
 
     /// The inode at `path`; a symlink in last place is followed.
@@ -104,7 +104,7 @@ impl FileSystem {
     /// # Errors
     /// `NotFound`, `NotADirectory`, `TooManySymlinks`, `NameTooLong`, `Corrupt`: so for every call that takes a path.
     pub fn inode(&self, path: impl PathBytes) -> Result<Inode> {
-        Inode::open(self.mount(), &self.find(path.path_bytes(), LastLink::Follow)?)
+        Inode::open(&self.mount, &self.find(path.path_bytes(), LastLink::Follow)?)
     }
 
     /// The root directory.
@@ -112,7 +112,7 @@ impl FileSystem {
     /// # Errors
     /// `Corrupt` if it is no live directory.
     pub fn root(&self) -> Result<Inode> {
-        Inode::open(self.mount(), &Walk::new(self.mount()).root()?)
+        Inode::open(&self.mount, &Walk::new(&self.mount).root()?)
     }
 
     // ---- looking ----
@@ -153,7 +153,7 @@ impl FileSystem {
         if !node.is_dir() {
             return Err(Error::NotADirectory);
         }
-        Ok(ReadDir::new(Inode::open(self.mount(), &node)?, path))
+        Ok(ReadDir::new(Inode::open(&self.mount, &node)?, path))
     }
 
     /// Where a symlink leads.
@@ -162,7 +162,7 @@ impl FileSystem {
     /// `InvalidArgument` if it is none, and those of every call that takes a path.
     pub fn read_link(&self, path: impl PathBytes) -> Result<Vec<u8>> {
         let node = self.find(path.path_bytes(), LastLink::Keep)?;
-        Ok(ops::read_link(self.mount(), &node)?.into_vec())
+        Ok(ops::read_link(&self.mount, &node)?.into_vec())
     }
 
     // ---- files ----
@@ -284,10 +284,10 @@ impl FileSystem {
         let place = self.place(path.path_bytes())?;
         let name = place.name(Error::IsADirectory)?;
         if place.wants_dir {
-            let node = Walk::new(self.mount()).find_last(&place)?;
+            let node = Walk::new(&self.mount).find_last(&place)?;
             return Err(if node.is_dir() { Error::IsADirectory } else { Error::NotADirectory });
         }
-        ops::unlink(self.mount(), &place.dir, name)
+        ops::unlink(&self.mount, &place.dir, name)
     }
 
     /// Removes an empty directory.
@@ -302,7 +302,7 @@ impl FileSystem {
             Last::DotDot => Error::DirectoryNotEmpty,
             _ => Error::InvalidArgument,
         })?;
-        ops::rmdir(self.mount(), &place.dir, name)
+        ops::rmdir(&self.mount, &place.dir, name)
     }
 
     /// Removes a directory with everything below it. Symlinks are removed, not followed. Of the root everything below
@@ -313,7 +313,7 @@ impl FileSystem {
     pub fn remove_dir_all(&self, path: impl PathBytes) -> Result<()> {
         let path = path.path_bytes();
         let place = self.place(path)?;
-        let node = Walk::new(self.mount()).find_last(&place)?;
+        let node = Walk::new(&self.mount).find_last(&place)?;
         if node.file_type() == FileType::Symlink && !place.wants_dir {
             return self.remove_file(path);
         }
@@ -329,7 +329,7 @@ impl FileSystem {
                 None => {
                     open.pop();
                     if let (Some(parent), Some(name)) = (open.last(), names.pop()) {
-                        ignore_missing(ops::rmdir(self.mount(), parent, &name))?;
+                        ignore_missing(ops::rmdir(&self.mount, parent, &name))?;
                     }
                 }
             }
@@ -341,13 +341,13 @@ impl FileSystem {
     fn remove_names(&self, dir: &Arc<Node>) -> Result<Option<(Vec<u8>, Arc<Node>)>> {
         let mut cookie = 0;
         loop {
-            let batch = ops::read_dir(self.mount(), dir, cookie, 128)?;
+            let batch = ops::read_dir(&self.mount, dir, cookie, 128)?;
             let Some(last) = batch.last() else { return Ok(None) };
             cookie = last.next;
             for entry in batch.iter().filter(|entry| !matches!(&*entry.name, b"." | b"..")) {
-                match ops::unlink(self.mount(), dir, &entry.name) {
+                match ops::unlink(&self.mount, dir, &entry.name) {
                     Err(Error::IsADirectory) => {
-                        let child = ops::lookup(self.mount(), dir, &entry.name)?;
+                        let child = ops::lookup(&self.mount, dir, &entry.name)?;
                         return Ok(Some((entry.name.to_vec(), child)));
                     }
                     done => ignore_missing(done)?,
@@ -366,12 +366,12 @@ impl FileSystem {
         let to = self.place(to.path_bytes())?;
         let (old, new) = (from.name(Error::Busy)?, to.name(Error::Busy)?);
         if from.wants_dir || to.wants_dir {
-            let node = Walk::new(self.mount()).find_last(&from)?;
+            let node = Walk::new(&self.mount).find_last(&from)?;
             if !node.is_dir() {
                 return Err(Error::NotADirectory);
             }
         }
-        ops::rename(self.mount(), &from.dir, old, &to.dir, new)
+        ops::rename(&self.mount, &from.dir, old, &to.dir, new)
     }
 
     /// Gives the file at `original` another name. A symlink is linked itself, as in Linux.
@@ -381,7 +381,7 @@ impl FileSystem {
     pub fn hard_link(&self, original: impl PathBytes, link: impl PathBytes) -> Result<()> {
         let node = self.find(original.path_bytes(), LastLink::Keep)?;
         let place = self.place(link.path_bytes())?;
-        ops::link(self.mount(), &place.dir, new_file_name(&place)?, &node)
+        ops::link(&self.mount, &place.dir, new_file_name(&place)?, &node)
     }
 
     /// Makes a symlink at `link` that leads to `target`, which need not exist.
@@ -395,7 +395,7 @@ impl FileSystem {
         if target.is_empty() {
             return Err(Error::NotFound);
         }
-        let mount = self.mount();
+        let mount = &self.mount;
         let new = new_owned(mount, 0o777);
         ops::symlink(mount, &place.dir, new_file_name(&place)?, target, &new).map(drop)
     }
@@ -413,7 +413,7 @@ impl FileSystem {
         device: Option<Device>,
     ) -> Result<()> {
         let place = self.place(path.path_bytes())?;
-        let mount = self.mount();
+        let mount = &self.mount;
         if matches!(file_type, FileType::Regular | FileType::Directory | FileType::Symlink) {
             return Err(Error::InvalidArgument);
         }
