@@ -1,1 +1,143 @@
-//! Check an ext2 image in five passes: the library and fsck.ext2dax.
+//! Checks an ext2 image in five passes, in place on its mapping.
+//!
+//! The core returns findings as data: what is wrong, where, whether an interrupted ext2dax may have left it
+//! ([`Severity::Residue`]) or not ([`Severity::Damage`]), and what a repair would do. The program `fsck.ext2dax` prints
+//! them and turns them into the exit status of e2fsck.
+//!
+//! This crate shares with the writers nothing but the leaf crates, and of those only structures, hashes and the region:
+//! where things lie is computed anew in `layout`, so that a writer's mistake in arithmetic is not repeated by its judge.
+//!
+//! | module | pass |
+//! |---|---|
+//! | `open`, `preamble` | superblock, descriptors, backups, orphan list, resize inode, journal |
+//! | `scan`, `claims` | 1 and 1B: inodes, block trees, attributes; blocks claimed more than once |
+//! | `dirs` | 2: directory blocks, entries, hash indexes |
+//! | `connect` | 3: root, parents, loops |
+//! | `links` | 4: link counts |
+//! | `bitmaps` | 5: bitmaps and counters |
+//!
+//! Any bytes are a legal input: the answer is findings or an error, never a panic or an endless loop. Memory is three
+//! bits a block, three bytes an inode and sixteen a directory.
+
+mod bitmaps;
+mod bits;
+mod census;
+mod claims;
+mod connect;
+mod dirs;
+mod error;
+mod finding;
+mod fix;
+mod image;
+mod layout;
+mod links;
+mod open;
+mod parallel;
+mod paths;
+mod preamble;
+mod problem;
+mod progress;
+mod report;
+mod scan;
+
+use std::time::Instant;
+
+use ext2dax_pmem::Pmem;
+
+pub use census::Counts;
+pub use error::Error;
+pub use finding::Finding;
+pub use problem::{Code, Pass, Preen, Severity};
+pub use progress::Progress;
+pub use report::{Report, Summary};
+
+use census::Census;
+use image::Image;
+use open::Volume;
+
+/// How to check.
+#[derive(Clone, Debug)]
+pub struct CheckOptions {
+    /// Block number of the superblock to use; `None` for the primary one with the backups behind it.
+    pub superblock: Option<u64>,
+    /// Block size in which `superblock` counts; `None` tries all.
+    pub block_size: Option<u32>,
+    /// Threads that share the work, the caller's one included.
+    pub threads: usize,
+    /// Told where the check is.
+    pub progress: Progress,
+}
+
+impl Default for CheckOptions {
+    fn default() -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(4));
+        Self {
+            superblock: None,
+            block_size: None,
+            threads,
+            progress: Progress::default(),
+        }
+    }
+}
+
+/// What a check knows when it is done; repairs start from it.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    pub(crate) volume: Volume,
+    pub(crate) census: Census,
+    pub(crate) report: Report,
+}
+
+/// Runs all passes. Nothing is written, whatever the region allows.
+///
+/// Shape: the findings come in the order of the passes, and in the order of inodes, directories and groups inside a
+/// pass, for any number of threads.
+///
+/// # Errors
+/// The image is not ext2, is cut short, has no usable superblock, or has features of which the check cannot know what
+/// they own.
+pub fn check(pmem: &Pmem, options: &CheckOptions) -> Result<Report, Error> {
+    Ok(check_image(&Image::new(pmem.clone()), options)?.report)
+}
+
+pub(crate) fn check_image(image: &Image, options: &CheckOptions) -> Result<Checked, Error> {
+    let mut findings = Vec::new();
+    let mut times = Vec::new();
+    let mut clock = Instant::now();
+    let mut lap = |pass: Pass| {
+        times.push((pass, clock.elapsed()));
+        clock = Instant::now();
+    };
+    let threads = options.threads.max(1);
+    let progress = &options.progress;
+    let volume = open::open(image, options, &mut findings)?;
+    preamble::check_journal(image, &volume, &mut findings);
+    preamble::check_resize_inode(image, &volume, &mut findings);
+    let orphans = preamble::check_orphans(image, &volume, &mut findings);
+    lap(Pass::Preamble);
+    let mut census = scan::run(image, &volume, &orphans, threads, progress, &mut findings);
+    claims::run(image, &volume, &census, threads, &mut findings);
+    lap(Pass::Inodes);
+    dirs::run(
+        image,
+        &volume,
+        &mut census,
+        threads,
+        progress,
+        &mut findings,
+    );
+    lap(Pass::Directories);
+    connect::run(image, &volume, &census, &mut findings);
+    lap(Pass::Connectivity);
+    links::run(image, &volume, &census, &mut findings);
+    lap(Pass::Links);
+    bitmaps::run(image, &volume, &census, threads, progress, &mut findings);
+    lap(Pass::Bitmaps);
+    paths::fill(image, &volume, &census, &mut findings);
+    let report = Report::new(findings, Summary::new(&volume, &census), times);
+    Ok(Checked {
+        volume,
+        census,
+        report,
+    })
+}

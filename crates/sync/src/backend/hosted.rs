@@ -4,7 +4,8 @@ use std::sync::{self, PoisonError, TryLockError};
 
 pub(crate) use std::sync::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
 
-pub(crate) fn relax() {
+/// Gives way between two looks at something that another thread is about to change.
+pub fn relax() {
     std::thread::yield_now();
 }
 

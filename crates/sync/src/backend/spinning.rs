@@ -29,7 +29,8 @@ pub fn set_relax(hook: fn()) -> bool {
     set
 }
 
-pub(crate) fn relax() {
+/// Gives way between two looks at something that another thread is about to change.
+pub fn relax() {
     match HOOK.get() {
         Some(hook) => hook(),
         None => core::hint::spin_loop(),
@@ -211,6 +212,3 @@ impl Condvar {
         self.0.fetch_add(1, Ordering::Release);
     }
 }
-
-#[cfg(all(test, not(shuttle)))]
-mod tests;

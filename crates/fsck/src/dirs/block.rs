@@ -1,0 +1,316 @@
+//! One directory block: its entries, one by one.
+
+use std::hash::BuildHasher;
+
+use hashbrown::{DefaultHashBuilder, HashSet};
+
+use super::htree::Index;
+use super::{DirBlock, DirLink, DirScan};
+use crate::census::Kind;
+use crate::finding::Finding;
+use crate::fix::Fix;
+use crate::layout::{Layout, ROOT_INO};
+use crate::problem::Code;
+use crate::scan::Subject;
+
+/// Buffers of one thread, and what is known of the directory in hand.
+#[derive(Debug)]
+pub(super) struct Scratch {
+    bytes: Vec<u8>,
+    names: Names,
+}
+
+/// Hashes of the names of one directory. 64 bits with a random seed: that two names of one directory meet by chance is
+/// beyond anybody's images, and the repair compares the names themselves.
+#[derive(Debug, Default)]
+struct Names {
+    hasher: DefaultHashBuilder,
+    hashes: HashSet<u64>,
+}
+
+impl Names {
+    fn is_new(&mut self, name: &[u8]) -> bool {
+        self.hashes.insert(self.hasher.hash_one(name))
+    }
+}
+
+impl Scratch {
+    pub(super) fn new(layout: &Layout) -> Self {
+        Self {
+            bytes: vec![0; layout.block_size as usize],
+            names: Names::default(),
+        }
+    }
+
+    pub(super) fn start_dir(&mut self) {
+        self.names.hashes.clear();
+    }
+}
+
+/// An entry of a block that has been read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry<'b> {
+    pub(crate) offset: usize,
+    pub(crate) ino: u32,
+    pub(crate) rec_len: usize,
+    pub(crate) file_type: u8,
+    pub(crate) name: &'b [u8],
+}
+
+impl<'b> Entry<'b> {
+    /// The entry at `offset`; `None` if its lengths cannot be.
+    pub(crate) fn parse(bytes: &'b [u8], offset: usize) -> Option<Self> {
+        let head: [u8; 8] = bytes.get(offset..offset.checked_add(8)?)?.try_into().ok()?;
+        let rec_len = decode_rec_len(u16::from_le_bytes([head[4], head[5]]), bytes.len());
+        let name_len = usize::from(head[6]);
+        if rec_len < 12
+            || rec_len % 4 != 0
+            || offset.checked_add(rec_len)? > bytes.len()
+            || name_len + 8 > rec_len
+        {
+            return None;
+        }
+        let name = bytes.get(offset + 8..offset + 8 + name_len)?;
+        let ino = u32::from_le_bytes([head[0], head[1], head[2], head[3]]);
+        Some(Self {
+            offset,
+            ino,
+            rec_len,
+            file_type: head[7],
+            name,
+        })
+    }
+}
+
+/// With blocks of 64 KiB, 0 and 65,535 mean the whole block (Linux `ext4/directory.rst`).
+pub(crate) fn decode_rec_len(raw: u16, block_size: usize) -> usize {
+    match raw {
+        0 | u16::MAX if block_size == 65_536 => 65_536,
+        raw => usize::from(raw),
+    }
+}
+
+/// Checks one block and hands its names to the index.
+pub(super) fn check(
+    subject: &Subject<'_>,
+    place: DirBlock,
+    scratch: &mut Scratch,
+    mut index: Option<&mut Index>,
+    out: &mut DirScan,
+) {
+    let at = subject.scan.volume.layout.at(place.block);
+    subject.scan.image.read(at, &mut scratch.bytes);
+    let Scratch { bytes, names } = scratch;
+    let mut block = Block {
+        subject,
+        place,
+        out,
+        at,
+    };
+    if let Some(index) = index.as_deref_mut() {
+        index.start_block(place.lblk, bytes);
+    }
+    let mut offset = 0;
+    let mut nth = if place.lblk == 0 { 0_u32 } else { 2 };
+    while offset < bytes.len() {
+        let Some(entry) = Entry::parse(bytes, offset) else {
+            let finding = block
+                .finding(Code::EntryCorrupt, offset)
+                .fix(Fix::SalvageBlock { lblk: place.lblk });
+            block.push(finding);
+            break;
+        };
+        let after = bytes
+            .get(offset + 8 + entry.name.len())
+            .copied()
+            .unwrap_or(0);
+        if block.check_entry(&entry, nth, after) && nth >= 2 && !names.is_new(entry.name) {
+            let fix = Fix::RenameEntry {
+                offset: u32::try_from(offset).unwrap_or(0),
+            };
+            block.push(block.entry_finding(Code::DupName, &entry).fix(fix));
+        }
+        if let (Some(index), true) = (index.as_deref_mut(), entry.ino != 0) {
+            index.add_name(entry.name);
+        }
+        offset += entry.rec_len;
+        nth = nth.saturating_add(1);
+    }
+    if let Some(index) = index {
+        index.end_block(place.lblk, bytes);
+    }
+}
+
+struct Block<'a> {
+    subject: &'a Subject<'a>,
+    place: DirBlock,
+    out: &'a mut DirScan,
+    /// Byte offset of the block.
+    at: u64,
+}
+
+impl Block<'_> {
+    fn finding(&self, code: Code, offset: usize) -> Finding {
+        Finding::new(code)
+            .ino(self.subject.ino)
+            .block(self.place.block)
+            .at(offset as u64)
+    }
+
+    /// A finding about an entry: `ino` is where it leads.
+    fn entry_finding(&self, code: Code, entry: &Entry<'_>) -> Finding {
+        self.finding(code, entry.offset)
+            .ino(entry.ino)
+            .parent(self.subject.ino)
+            .name(entry.name)
+    }
+
+    fn clear(&self, entry: &Entry<'_>) -> Fix {
+        Fix::word(self.at + entry.offset as u64, 0)
+    }
+
+    fn push(&mut self, finding: Finding) {
+        self.out.findings.push(finding);
+    }
+
+    /// Checks one entry. True: it is a sound name that counts as a link.
+    fn check_entry(&mut self, entry: &Entry<'_>, nth: u32, after: u8) -> bool {
+        match nth {
+            0 => self.check_dot(entry, after),
+            1 => self.check_dotdot(entry, after),
+            _ if entry.ino == self.subject.ino => {
+                self.push(
+                    self.entry_finding(Code::LinkDot, entry)
+                        .fix(self.clear(entry)),
+                );
+                return false;
+            }
+            _ => {}
+        }
+        if entry.ino == 0 {
+            return false;
+        }
+        let layout = &self.subject.scan.volume.layout;
+        let census = self.subject.scan.census;
+        let kind = census.kind(entry.ino);
+        let in_range =
+            entry.ino == ROOT_INO || (layout.first_ino..=layout.inodes).contains(&entry.ino);
+        let code = match entry.name {
+            _ if !in_range => Some(Code::EntryInode),
+            b"." if nth > 1 => Some(Code::DupDot),
+            b".." if nth > 1 => Some(Code::DupDotdot),
+            _ if nth > 1 && entry.ino == ROOT_INO => Some(Code::LinkRoot),
+            b"" if nth > 1 => Some(Code::NullName),
+            _ if !kind.used() => Some(Code::UnusedInode),
+            _ => None,
+        };
+        if let Some(code) = code {
+            let fix = self.clear(entry);
+            self.push(self.entry_finding(code, entry).found(entry.ino).fix(fix));
+            return false;
+        }
+        if entry.name.iter().any(|byte| matches!(byte, b'/' | 0)) {
+            let fix = Fix::RenameEntry {
+                offset: u32::try_from(entry.offset).unwrap_or(0),
+            };
+            self.push(self.entry_finding(Code::BadName, entry).fix(fix));
+        }
+        self.check_type(entry, kind);
+        if nth > 1 && kind == Kind::DIRECTORY {
+            let offset = u32::try_from(entry.offset).unwrap_or(0);
+            let (child, parent, block) = (entry.ino, self.subject.ino, self.place.block);
+            self.out.links.push(DirLink {
+                child,
+                parent,
+                block,
+                offset,
+            });
+        }
+        census.add_link(entry.ino);
+        true
+    }
+
+    fn check_dot(&mut self, entry: &Entry<'_>, after: u8) {
+        let own = self.subject.ino;
+        let at = self.at + entry.offset as u64;
+        let code = match entry {
+            entry if entry.ino == 0 => Some(Code::MissingDot),
+            entry if entry.name != b"." => Some(Code::NotDot),
+            _ if after != 0 => Some(Code::DotNul),
+            _ => None,
+        };
+        if let Some(code) = code {
+            let fix = if code == Code::DotNul {
+                Fix::byte(at + 9, 0)
+            } else {
+                Fix::MakeDots
+            };
+            self.push(
+                self.finding(code, entry.offset)
+                    .name(entry.name)
+                    .found(entry.ino)
+                    .fix(fix),
+            );
+        }
+        if entry.ino != own && entry.ino != 0 && entry.name == b"." {
+            let finding = self
+                .finding(Code::DotInode, entry.offset)
+                .found(entry.ino)
+                .fix(Fix::word(at, own));
+            self.push(finding);
+        }
+        if entry.rec_len > 24 && code.is_none() {
+            self.push(
+                self.finding(Code::DotSplit, entry.offset)
+                    .found(entry.rec_len as u64)
+                    .fix(Fix::MakeDots),
+            );
+        }
+    }
+
+    fn check_dotdot(&mut self, entry: &Entry<'_>, after: u8) {
+        let code = match entry {
+            entry if entry.ino == 0 => Some(Code::MissingDotdot),
+            entry if entry.name != b".." => Some(Code::NotDotdot),
+            _ if after != 0 => Some(Code::DotdotNul),
+            _ => None,
+        };
+        if code.is_none() || code == Some(Code::DotdotNul) {
+            self.out.dotdots.push((self.subject.ino, entry.ino));
+        }
+        if let Some(code) = code {
+            let nul = Fix::byte(self.at + entry.offset as u64 + 10, 0);
+            let fix = if code == Code::DotdotNul {
+                nul
+            } else {
+                Fix::MakeDots
+            };
+            self.push(
+                self.finding(code, entry.offset)
+                    .name(entry.name)
+                    .found(entry.ino)
+                    .fix(fix),
+            );
+        }
+    }
+
+    fn check_type(&mut self, entry: &Entry<'_>, kind: Kind) {
+        let filetype = self.subject.scan.volume.layout.filetype();
+        let expected = if filetype { kind.entry_type() } else { 0 };
+        if entry.file_type == expected {
+            return;
+        }
+        let code = match (filetype, entry.file_type) {
+            (false, _) => Code::TypeUnexpected,
+            (true, 0) => Code::TypeMissing,
+            (true, _) => Code::TypeWrong,
+        };
+        let fix = Fix::byte(self.at + entry.offset as u64 + 7, expected);
+        self.push(
+            self.entry_finding(code, entry)
+                .found(entry.file_type)
+                .expected(expected)
+                .fix(fix),
+        );
+    }
+}

@@ -1,0 +1,126 @@
+//! Why an image cannot be checked at all.
+
+use std::fmt::{self, Display};
+
+use crate::finding::Finding;
+use crate::layout::Unfit;
+
+/// Why an image cannot be checked. Nothing has been written.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The region is too short for a superblock.
+    TooShort {
+        /// Its length in bytes.
+        len: u64,
+    },
+    /// No superblock at the usual places.
+    NotExt2,
+    /// No superblock at the place asked for.
+    NoSuperblock {
+        /// The block asked for.
+        at: u64,
+    },
+    /// The superblock contradicts itself, and no backup can be used.
+    BadSuperblock {
+        /// What is wrong with it.
+        findings: Vec<Finding>,
+    },
+    /// The region ends before the file system.
+    TooLarge {
+        /// `s_blocks_count`.
+        blocks: u32,
+        /// Bytes of a block.
+        block_size: u32,
+        /// Bytes of the region.
+        len: u64,
+    },
+    /// Features of other file systems, all of them at once.
+    Unsupported {
+        /// Unknown bits of `s_feature_incompat`.
+        incompat: u32,
+        /// Unknown bits of `s_feature_ro_compat`.
+        ro_compat: u32,
+    },
+    /// A revision that nobody has defined.
+    Revision {
+        /// `s_rev_level`.
+        revision: u32,
+    },
+}
+
+impl Error {
+    pub(crate) fn from_unfit(why: &Unfit, len: u64) -> Self {
+        match *why {
+            Unfit::Magic => Self::NotExt2,
+            Unfit::Fields(ref findings) => Self::BadSuperblock {
+                findings: findings.clone(),
+            },
+            Unfit::TooLarge { blocks, block_size } => Self::TooLarge {
+                blocks,
+                block_size,
+                len,
+            },
+            Unfit::Features {
+                incompat,
+                ro_compat,
+            } => Self::Unsupported {
+                incompat,
+                ro_compat,
+            },
+            Unfit::Revision(revision) => Self::Revision { revision },
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooShort { len } => {
+                write!(f, "{len} bytes, too short for a superblock (needs 2,048)")
+            }
+            Self::NotExt2 => write!(f, "no ext2 superblock at 1024, and no backup of one"),
+            Self::NoSuperblock { at } => write!(f, "no superblock at block {at}"),
+            Self::BadSuperblock { findings } => {
+                write!(f, "the superblock cannot be used:")?;
+                for finding in findings {
+                    write!(f, " {};", finding.text())?;
+                }
+                write!(f, " no backup can be used either")
+            }
+            Self::TooLarge {
+                blocks,
+                block_size,
+                len,
+            } => {
+                let missing = (u64::from(*blocks) * u64::from(*block_size)).saturating_sub(*len);
+                let missing = missing.div_ceil(u64::from(*block_size));
+                write!(
+                    f,
+                    "s_blocks_count {blocks} x {block_size} > image {len} bytes; {missing} blocks are missing"
+                )
+            }
+            Self::Unsupported {
+                incompat,
+                ro_compat,
+            } => {
+                write!(f, "unsupported features:")?;
+                let incompat = ext2dax_format::Incompat::from_bits_retain(*incompat);
+                let ro_compat = ext2dax_format::RoCompat::from_bits_retain(*ro_compat);
+                write!(f, " {} (use e2fsck)", names(incompat, ro_compat))
+            }
+            Self::Revision { revision } => write!(f, "unknown revision {revision}"),
+        }
+    }
+}
+
+fn names(incompat: ext2dax_format::Incompat, ro_compat: ext2dax_format::RoCompat) -> String {
+    let features = ext2dax_format::Features {
+        compat: ext2dax_format::Compat::empty(),
+        incompat,
+        ro_compat,
+    };
+    features.names(" ").to_string()
+}

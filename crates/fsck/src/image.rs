@@ -1,0 +1,78 @@
+//! The image as the checks see it: plain little-endian loads and copies of one block at a time, in place.
+
+use ext2dax_format::RawInode;
+use ext2dax_pmem::{Off, Pmem};
+use zerocopy::little_endian::{U16, U32};
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::fix::{Patch, Width};
+
+/// Access to the bytes of the image. Offsets come from [`crate::layout::Layout`], which keeps them inside the region.
+#[derive(Clone, Debug)]
+pub(crate) struct Image {
+    pmem: Pmem,
+}
+
+impl Image {
+    pub(crate) fn new(pmem: Pmem) -> Self {
+        Self { pmem }
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        self.pmem.len()
+    }
+
+    pub(crate) fn writable(&self) -> bool {
+        self.pmem.writable()
+    }
+
+    pub(crate) fn le32(&self, at: u64) -> u32 {
+        self.pmem.load(Off::<U32>::new(at)).get()
+    }
+
+    pub(crate) fn le16(&self, at: u64) -> u16 {
+        self.pmem.load(Off::<U16>::new(at)).get()
+    }
+
+    pub(crate) fn read(&self, at: u64, to: &mut [u8]) {
+        self.pmem.read(at, to);
+    }
+
+    pub(crate) fn value<T: FromBytes + IntoBytes>(&self, at: u64) -> T {
+        self.pmem.read_value(Off::new(at))
+    }
+
+    pub(crate) fn inode(&self, at: u64) -> RawInode {
+        self.value(at)
+    }
+
+    /// Stores one word and waits until it is durable: repairs are few, and each must be whole before the next starts.
+    pub(crate) fn patch(&self, patch: Patch) {
+        let (at, value) = (patch.at, patch.value);
+        let bytes = value.to_le_bytes();
+        let len = match patch.width {
+            Width::Byte => {
+                self.pmem.store(Off::<u8>::new(at), bytes[0]);
+                1
+            }
+            Width::Half => {
+                self.pmem
+                    .store(Off::<U16>::new(at), U16::from_bytes([bytes[0], bytes[1]]));
+                2
+            }
+            Width::Word => {
+                self.pmem.store(Off::<U32>::new(at), U32::new(value));
+                4
+            }
+        };
+        self.pmem.flush(at, len);
+        self.pmem.fence();
+    }
+
+    /// Writes bytes that nothing leads to yet, or a whole block that is replaced, and waits until they are durable.
+    pub(crate) fn write(&self, at: u64, bytes: &[u8]) {
+        self.pmem.write(at, bytes);
+        self.pmem.flush(at, bytes.len() as u64);
+        self.pmem.fence();
+    }
+}

@@ -1,0 +1,280 @@
+//! Preamble: which superblock and which descriptors to believe.
+//!
+//! The primary ones, unless they contradict themselves and a backup does not. A backup counts only if its geometry fits
+//! the region and every bitmap and table of its descriptors lies in its group on blocks of its own.
+
+use ext2dax_format::RawSuperblock;
+
+use crate::bits::BitMap;
+use crate::finding::Finding;
+use crate::fix::{Fix, Patch};
+use crate::image::Image;
+use crate::layout::{Layout, SUPER_AT, Unfit};
+use crate::problem::Code;
+use crate::{CheckOptions, Error};
+
+/// The three places of a group's tables; 0 stands for a place that cannot be used.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct GroupPlaces {
+    pub(crate) block_bitmap: u32,
+    pub(crate) inode_bitmap: u32,
+    pub(crate) inode_table: u32,
+}
+
+/// A superblock with its descriptors, as the rest of the check uses them.
+#[derive(Debug)]
+pub(crate) struct Volume {
+    pub(crate) sb: RawSuperblock,
+    /// Byte offset of the superblock that was read.
+    pub(crate) sb_at: u64,
+    /// Group whose copy of the descriptors was read.
+    pub(crate) copy: u32,
+    pub(crate) layout: Layout,
+    pub(crate) places: Vec<GroupPlaces>,
+    /// Blocks of superblocks, descriptors, bitmaps and inode tables.
+    pub(crate) metadata: BitMap,
+}
+
+impl Volume {
+    /// Byte offset of an inode, unless its table has no place.
+    pub(crate) fn inode_at(&self, ino: u32) -> Option<u64> {
+        if ino == 0 || ino > self.layout.inodes {
+            return None;
+        }
+        let places = self.places.get(self.layout.group_of_ino(ino) as usize)?;
+        if places.inode_table == 0 {
+            return None;
+        }
+        let index = (ino - 1) % self.layout.inodes_per_group;
+        Some(
+            self.layout.at(places.inode_table)
+                + u64::from(index) * u64::from(self.layout.inode_size),
+        )
+    }
+}
+
+/// Finds the superblock and descriptors to work with; what is wrong with the primary ones goes to `findings`.
+pub(crate) fn open(
+    image: &Image,
+    options: &CheckOptions,
+    findings: &mut Vec<Finding>,
+) -> Result<Volume, Error> {
+    if image.len() < 2 * SUPER_AT {
+        return Err(Error::TooShort { len: image.len() });
+    }
+    if let Some(block) = options.superblock {
+        return open_given(image, block, options.block_size, findings);
+    }
+    let (why, mut found) = match Layout::new(&image.value(SUPER_AT), image.len()) {
+        Ok(layout) => {
+            let (volume, wrong) = load(image, SUPER_AT, 0, layout);
+            if wrong.is_empty() {
+                return Ok(volume);
+            }
+            // The primary descriptors are bad. A backup whose descriptors are all good wins.
+            if let Some(backup) = find_backup(image) {
+                let block = saturate_block(backup.sb_at, &backup.layout);
+                findings.push(
+                    Finding::new(Code::DescFromBackup)
+                        .block(block)
+                        .fix(Fix::RestoreBackup),
+                );
+                return Ok(backup);
+            }
+            findings.extend(wrong);
+            return Ok(volume);
+        }
+        Err(why @ (Unfit::Features { .. } | Unfit::Revision(_))) => {
+            return Err(Error::from_unfit(&why, image.len()));
+        }
+        Err(Unfit::Magic) => (
+            Unfit::Magic,
+            vec![Finding::new(Code::SuperMagic).at(SUPER_AT)],
+        ),
+        Err(Unfit::Fields(fields)) => (Unfit::Fields(Vec::new()), fields),
+        Err(why @ Unfit::TooLarge { .. }) => (why, Vec::new()),
+    };
+    for finding in &mut found {
+        finding.fix = Fix::RestoreBackup;
+    }
+    if let Some(backup) = find_backup(image) {
+        findings.append(&mut found);
+        if findings.is_empty() {
+            let sb: RawSuperblock = image.value(SUPER_AT);
+            let field = Finding::new(Code::SuperField)
+                .name(b"s_blocks_count")
+                .found(sb.s_blocks_count.get());
+            findings.push(field.expected(backup.layout.blocks).fix(Fix::RestoreBackup));
+        }
+        return Ok(backup);
+    }
+    if let [only] = found.as_slice() {
+        if only.code == Code::SuperInodesCount {
+            return open_with_inodes_count(image, only.clone(), findings);
+        }
+    }
+    Err(match why {
+        Unfit::Fields(_) => Error::BadSuperblock { findings: found },
+        why => Error::from_unfit(&why, image.len()),
+    })
+}
+
+/// The only fault is the inode count: the groups say what it has to be.
+fn open_with_inodes_count(
+    image: &Image,
+    finding: Finding,
+    findings: &mut Vec<Finding>,
+) -> Result<Volume, Error> {
+    let mut sb: RawSuperblock = image.value(SUPER_AT);
+    sb.s_inodes_count = u32::try_from(finding.expected).unwrap_or(u32::MAX).into();
+    let layout =
+        Layout::new(&sb, image.len()).map_err(|why| Error::from_unfit(&why, image.len()))?;
+    let patch = Patch::word(SUPER_AT, sb.s_inodes_count.get());
+    findings.push(finding.fix(Fix::Patches(vec![patch])));
+    let (volume, wrong) = load_with(image, sb, SUPER_AT, 0, layout);
+    findings.extend(wrong);
+    Ok(volume)
+}
+
+fn open_given(
+    image: &Image,
+    block: u64,
+    size: Option<u32>,
+    findings: &mut Vec<Finding>,
+) -> Result<Volume, Error> {
+    let sizes: Vec<u32> = size.map_or_else(
+        || (0..=6).map(|log| 1024 << log).collect(),
+        |size| vec![size],
+    );
+    let mut last = None;
+    for size in sizes {
+        let at = block.saturating_mul(u64::from(size));
+        if at.saturating_add(1024) > image.len() {
+            continue;
+        }
+        let at = if at == 0 { SUPER_AT } else { at };
+        match Layout::new(&image.value(at), image.len()) {
+            Ok(layout) if layout.block_size == size => {
+                let copy = layout.group_of_block(saturate_block(at, &layout));
+                let (volume, wrong) = load(image, at, copy, layout);
+                if copy != 0 {
+                    let primary = Finding::new(Code::DescFromBackup)
+                        .block(saturate_block(at, &volume.layout));
+                    if Layout::new(&image.value(SUPER_AT), image.len()).is_err() {
+                        findings.push(
+                            Finding::new(Code::SuperMagic)
+                                .at(SUPER_AT)
+                                .fix(Fix::RestoreBackup),
+                        );
+                    } else if !load(image, SUPER_AT, 0, volume.layout.clone()).1.is_empty() {
+                        findings.push(primary.fix(Fix::RestoreBackup));
+                    }
+                }
+                findings.extend(wrong);
+                return Ok(volume);
+            }
+            Ok(_) => {}
+            Err(why) => last = Some(why),
+        }
+    }
+    Err(last.map_or(Error::NoSuperblock { at: block }, |why| {
+        Error::from_unfit(&why, image.len())
+    }))
+}
+
+/// The first backup that fits: at every block size, in the groups that hold backups.
+pub(crate) fn find_backup(image: &Image) -> Option<Volume> {
+    for log in 0..=6_u32 {
+        let size = 1024_u64 << log;
+        let first = u64::from(log == 0);
+        let per_group = (8 * size).min(65_528);
+        for group in [1_u64, 3, 5, 7, 9, 25, 27, 49] {
+            let at = (first + group * per_group) * size;
+            if at + size > image.len() {
+                break;
+            }
+            let Ok(layout) = Layout::new(&image.value(at), image.len()) else {
+                continue;
+            };
+            if u64::from(layout.block_size) != size
+                || u64::from(layout.blocks_per_group) != per_group
+            {
+                continue;
+            }
+            let (volume, wrong) = load(image, at, u32::try_from(group).unwrap_or(1), layout);
+            if wrong.is_empty() {
+                return Some(volume);
+            }
+        }
+    }
+    None
+}
+
+fn saturate_block(at: u64, layout: &Layout) -> u32 {
+    u32::try_from(at / u64::from(layout.block_size)).unwrap_or(u32::MAX)
+}
+
+fn load(image: &Image, sb_at: u64, copy: u32, layout: Layout) -> (Volume, Vec<Finding>) {
+    load_with(image, image.value(sb_at), sb_at, copy, layout)
+}
+
+/// Reads the descriptors, marks all metadata and says which places cannot be.
+fn load_with(
+    image: &Image,
+    sb: RawSuperblock,
+    sb_at: u64,
+    copy: u32,
+    layout: Layout,
+) -> (Volume, Vec<Finding>) {
+    let metadata = BitMap::new(layout.blocks.into());
+    for group in 0..layout.groups {
+        for (first, count) in layout.fixed_metadata(group) {
+            let last = first.saturating_add(count).min(layout.blocks);
+            metadata.set_run(first, last.saturating_sub(first));
+        }
+    }
+    let mut wrong = Vec::new();
+    let mut places = Vec::with_capacity(layout.groups as usize);
+    for group in 0..layout.groups {
+        let at = layout.desc_at(group, copy);
+        let mut place = |code: Code, field: u64, count: u32| {
+            if at.saturating_add(32) > layout.at(layout.blocks) {
+                return 0;
+            }
+            let block = image.le32(at + field);
+            let range = layout.group_first(group)
+                ..layout
+                    .group_first(group)
+                    .saturating_add(layout.group_len(group));
+            let end = block.saturating_add(count);
+            let free = || (block..end).all(|b| !metadata.test(b));
+            if !range.contains(&block) || end > range.end || !free() {
+                wrong.push(
+                    Finding::new(code)
+                        .group(group)
+                        .block(block)
+                        .fix(Fix::PlaceGroup),
+                );
+                return 0;
+            }
+            metadata.set_run(block, count);
+            block
+        };
+        places.push(GroupPlaces {
+            block_bitmap: place(Code::GroupBlockBitmap, 0, 1),
+            inode_bitmap: place(Code::GroupInodeBitmap, 4, 1),
+            inode_table: place(Code::GroupInodeTable, 8, layout.table_blocks),
+        });
+    }
+    (
+        Volume {
+            sb,
+            sb_at,
+            copy,
+            layout,
+            places,
+            metadata,
+        },
+        wrong,
+    )
+}

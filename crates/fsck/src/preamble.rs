@@ -1,0 +1,161 @@
+//! What the superblock points to: orphan list, resize inode, journal.
+
+use crate::finding::Finding;
+use crate::fix::{Fix, Patch};
+use crate::image::Image;
+use crate::layout::{SUPER_AT, feature};
+use crate::open::Volume;
+use crate::problem::Code;
+use crate::scan::field;
+
+const RESIZE_INO: u32 = 7;
+const JOURNAL_INO: u32 = 8;
+const JOURNAL_MAGIC: u32 = 0xC03B_3998;
+
+/// Follows the orphan list and returns its members in the order of their numbers.
+pub(crate) fn check_orphans(
+    image: &Image,
+    volume: &Volume,
+    findings: &mut Vec<Finding>,
+) -> Vec<u32> {
+    let layout = &volume.layout;
+    let may_be_listed = |ino: u32| (layout.first_ino..=layout.inodes).contains(&ino);
+    let mut members = Vec::new();
+    let mut seen = hashbrown::HashSet::new();
+    let mut next = volume.sb.s_last_orphan.get();
+    let head_at = SUPER_AT + 232;
+    let mut link_at = head_at;
+    let mut last = 0;
+    while next != 0 {
+        if !may_be_listed(next) || !seen.insert(next) {
+            let code = if last == 0 {
+                Code::OrphanHead
+            } else {
+                Code::OrphanLink
+            };
+            findings.push(
+                Finding::new(code)
+                    .ino(last)
+                    .found(next)
+                    .fix(Fix::word(link_at, 0)),
+            );
+            break;
+        }
+        let Some(at) = volume.inode_at(next) else {
+            break;
+        };
+        findings.push(
+            Finding::new(Code::OrphanListed)
+                .ino(next)
+                .fix(Fix::CompleteOrphans),
+        );
+        members.push(next);
+        last = next;
+        link_at = at + field::DTIME;
+        next = image.le32(link_at);
+    }
+    members.sort_unstable();
+    members
+}
+
+/// The inode that owns the descriptor blocks reserved for growing. Linux `ext4/super.rst` and `ext4/special_inodes.rst`;
+/// the order of the blocks in its double indirect block is that of resize2fs.
+pub(crate) fn check_resize_inode(image: &Image, volume: &Volume, findings: &mut Vec<Finding>) {
+    let layout = &volume.layout;
+    let Some(at) = volume.inode_at(RESIZE_INO) else {
+        return;
+    };
+    let raw = image.inode(at);
+    let blocks = raw.i_block.map(|block| block.get());
+    if !layout.compat(feature::COMPAT_RESIZE_INODE) {
+        if layout.reserved_gdt != 0 {
+            let fix = Fix::half(SUPER_AT + 206, 0);
+            findings.push(
+                Finding::new(Code::ResizeReserved)
+                    .found(layout.reserved_gdt)
+                    .fix(fix),
+            );
+        }
+        if blocks.iter().any(|&block| block != 0) {
+            findings.push(
+                Finding::new(Code::ResizeNotClear)
+                    .ino(RESIZE_INO)
+                    .fix(Fix::ZeroInode),
+            );
+        }
+        return;
+    }
+    let others = blocks
+        .iter()
+        .enumerate()
+        .any(|(i, &block)| i != 13 && block != 0);
+    let regular = raw.i_mode.get() & 0o100_000 != 0;
+    let sound = !others && layout.holds(blocks[13]) && raw.i_links_count.get() != 0 && regular;
+    if !sound || !resize_map_fits(image, volume, blocks[13]) {
+        findings.push(
+            Finding::new(Code::ResizeInvalid)
+                .ino(RESIZE_INO)
+                .fix(Fix::MakeResizeInode),
+        );
+    }
+}
+
+fn resize_map_fits(image: &Image, volume: &Volume, double: u32) -> bool {
+    let layout = &volume.layout;
+    let backups: Vec<u32> = (1..layout.groups)
+        .filter(|&group| layout.has_super(group))
+        .collect();
+    for i in 0..layout.reserved_gdt {
+        let slot = (layout.desc_blocks + i) % layout.addrs();
+        let reserved = layout.first_data_block + 1 + layout.desc_blocks + i;
+        if image.le32(layout.at(double) + u64::from(slot) * 4) != reserved
+            || !layout.holds(reserved)
+        {
+            return false;
+        }
+        for (slot, &group) in (0_u64..).zip(&backups) {
+            if slot >= u64::from(layout.addrs()) {
+                break;
+            }
+            let expected =
+                u64::from(reserved) + u64::from(group) * u64::from(layout.blocks_per_group);
+            if u64::from(image.le32(layout.at(reserved) + slot * 4)) != expected {
+                return false;
+            }
+        }
+    }
+    true
+}
+
+/// The journal of an ext3 file system is left alone, but its feature, its fields and its inode have to fit each other.
+pub(crate) fn check_journal(image: &Image, volume: &Volume, findings: &mut Vec<Finding>) {
+    let layout = &volume.layout;
+    let sb = &volume.sb;
+    let external = sb.s_journal_dev.get() != 0 || sb.s_journal_uuid != [0; 16];
+    let named = sb.s_journal_inum.get() != 0 || external;
+    if !layout.compat(feature::COMPAT_JOURNAL) {
+        if named || layout.incompat & feature::INCOMPAT_RECOVER != 0 {
+            let mut patches = vec![
+                Patch::word(SUPER_AT + 96, layout.incompat & !feature::INCOMPAT_RECOVER),
+                Patch::word(SUPER_AT + 224, 0),
+                Patch::word(SUPER_AT + 228, 0),
+            ];
+            patches.extend((0..4).map(|i| Patch::word(SUPER_AT + 208 + i * 4, 0)));
+            findings.push(Finding::new(Code::JournalUnexpected).fix(Fix::Patches(patches)));
+        }
+        return;
+    }
+    if external && sb.s_journal_inum.get() == 0 {
+        return;
+    }
+    let ino = sb.s_journal_inum.get();
+    let valid = volume.inode_at(ino).is_some_and(|at| {
+        let raw = image.inode(at);
+        let first = raw.i_block[0].get();
+        let magic = || image.le32(layout.at(first)).swap_bytes() == JOURNAL_MAGIC;
+        ino == JOURNAL_INO && raw.i_links_count.get() != 0 && layout.holds(first) && magic()
+    });
+    if !valid {
+        findings.push(Finding::new(Code::JournalMissing).ino(ino));
+    }
+}

@@ -1,0 +1,277 @@
+//! The command line: every option of e2fsck is done, known to hold anyway, or refused by name.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{ArgAction, Parser};
+
+/// What may be changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Nothing: the image is mapped without write permission.
+    No,
+    /// What loses nothing, or nothing at all.
+    Preen,
+    /// Everything.
+    Yes,
+    /// What the user agrees to.
+    Ask,
+}
+
+/// The command line, understood.
+#[derive(Debug)]
+pub(crate) struct Options {
+    pub(crate) image: PathBuf,
+    pub(crate) offset: u64,
+    pub(crate) mode: Mode,
+    pub(crate) force: bool,
+    pub(crate) force_open: bool,
+    pub(crate) verbose: bool,
+    pub(crate) times: u8,
+    pub(crate) superblock: Option<u64>,
+    pub(crate) block_size: Option<u32>,
+    pub(crate) progress: Option<i32>,
+    pub(crate) json: bool,
+    pub(crate) threads: Option<usize>,
+}
+
+/// Why there is nothing to check.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// The answer is a text: help, version.
+    Answer(String),
+    /// The command line is wrong.
+    Usage(String),
+}
+
+/// Check an ext2 file system.
+#[derive(Debug, Parser)]
+#[command(name = "fsck.ext2dax", disable_version_flag = true)]
+#[command(
+    after_help = "Exit status, a sum: 0 clean, 1 errors corrected (this is success), 4 errors left, \
+    8 operational error, 16 usage, 32 cancelled."
+)]
+struct Args {
+    /// Image file, block device or pmem device, with `?offset=BYTES` for one inside a disk
+    image: Option<PathBuf>,
+    /// Change nothing; the image is mapped read-only
+    #[arg(short = 'n')]
+    no: bool,
+    /// Repair without asking what loses nothing; if anything else is found, change nothing (exit 4)
+    #[arg(short = 'p', visible_short_alias = 'a')]
+    preen: bool,
+    /// Yes to all repairs
+    #[arg(short = 'y')]
+    yes: bool,
+    /// Check even if the file system is marked clean
+    #[arg(short = 'f')]
+    force: bool,
+    /// Statistics by kind of file
+    #[arg(short = 'v')]
+    verbose: bool,
+    /// Version
+    #[arg(short = 'V', long = "version")]
+    version: bool,
+    /// Times (twice: of each pass)
+    #[arg(short = 't', action = ArgAction::Count)]
+    times: u8,
+    /// Superblock to use, in blocks
+    #[arg(short = 'b', value_name = "BLOCK")]
+    superblock: Option<u64>,
+    /// Block size in which -b counts
+    #[arg(short = 'B', value_name = "SIZE")]
+    block_size: Option<u32>,
+    /// Progress lines to a file descriptor; 0 draws a bar
+    #[arg(short = 'C', value_name = "FD", allow_hyphen_values = true)]
+    progress: Option<i32>,
+    /// Rebuild directories
+    #[arg(short = 'D', hide = true)]
+    optimize: bool,
+    /// Extended options: offset=BYTES
+    #[arg(short = 'E', value_name = "KEY=VALUE,...")]
+    extended: Vec<String>,
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+    /// Threads that share the work
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Where the file system starts, in bytes
+    #[arg(long, value_name = "BYTES")]
+    offset: Option<String>,
+    /// Look at an image that is in use; the view may be torn
+    #[arg(long)]
+    force_open: bool,
+    /// Of old; nothing to do
+    #[arg(short = 'r', hide = true)]
+    interactive: bool,
+    /// Of old; nothing to do: there is no buffer cache
+    #[arg(short = 'F', hide = true)]
+    flush: bool,
+    #[arg(short = 'c', hide = true, action = ArgAction::Count)]
+    badblocks: u8,
+    #[arg(short = 'k', hide = true)]
+    keep: bool,
+    #[arg(short = 'j', hide = true)]
+    journal: Option<OsString>,
+    #[arg(short = 'z', hide = true)]
+    undo: Option<OsString>,
+    #[arg(short = 'l', hide = true)]
+    add_bad: Option<OsString>,
+    #[arg(short = 'L', hide = true)]
+    set_bad: Option<OsString>,
+}
+
+/// Reads the command line.
+pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> Result<Options, Stop> {
+    let args = Args::try_parse_from(args).map_err(|why| {
+        let text = why.render().to_string();
+        let text = text.trim_end();
+        if why.use_stderr() {
+            Stop::Usage(text.trim_start_matches("error: ").to_owned())
+        } else {
+            Stop::Answer(text.to_owned())
+        }
+    })?;
+    if args.version {
+        return Err(Stop::Answer(format!(
+            "fsck.ext2dax {}",
+            env!("CARGO_PKG_VERSION")
+        )));
+    }
+    refuse(&args)?;
+    let mode = match (args.no, args.preen, args.yes) {
+        (true, false, false) => Mode::No,
+        (false, true, false) => Mode::Preen,
+        (false, false, true) => Mode::Yes,
+        (false, false, false) => Mode::Ask,
+        _ => {
+            return Err(Stop::Usage(
+                "only one of -n, -p (-a) and -y may be given".to_owned(),
+            ));
+        }
+    };
+    let Some(image) = args.image else {
+        return Err(Stop::Usage(
+            "which image? usage: fsck.ext2dax [options] IMAGE".to_owned(),
+        ));
+    };
+    if let Some(size) = args.block_size {
+        if !size.is_power_of_two() || !(1024..=65_536).contains(&size) {
+            return Err(Stop::Usage(format!(
+                "-B {size}: a block size is a power of two from 1024 to 65536"
+            )));
+        }
+    }
+    let (image, mut offset) = split_offset(image)?;
+    if let Some(text) = &args.offset {
+        offset = parse_bytes(text)?;
+    }
+    for key in args.extended.iter().flat_map(|list| list.split(',')) {
+        match key.split_once('=') {
+            Some(("offset", text)) => offset = parse_bytes(text)?,
+            _ => extended(key)?,
+        }
+    }
+    Ok(Options {
+        image,
+        offset,
+        mode,
+        force: args.force || args.superblock.is_some(),
+        force_open: args.force_open,
+        verbose: args.verbose,
+        times: args.times,
+        superblock: args.superblock,
+        block_size: args.block_size,
+        progress: args.progress,
+        json: args.json,
+        threads: args.threads.map(|n| n.clamp(1, 64)),
+    })
+}
+
+fn refuse(args: &Args) -> Result<(), Stop> {
+    let refused = [
+        (
+            args.badblocks != 0 || args.keep,
+            "-c, -k: a search for bad blocks is the work of badblocks(8)",
+        ),
+        (args.journal.is_some(), "-j: ext2 has no journal"),
+        (args.optimize, "-D: rebuilding directories is not there yet"),
+        (args.undo.is_some(), "-z: undo files are not there yet"),
+        (
+            args.add_bad.is_some() || args.set_bad.is_some(),
+            "-l, -L: lists of bad blocks are not there yet",
+        ),
+    ];
+    match refused.into_iter().find(|(given, _)| *given) {
+        Some((_, why)) => Err(Stop::Usage(why.to_owned())),
+        None => Ok(()),
+    }
+}
+
+/// Keys of -E other than offset: some hold anyway, the others are refused by name.
+fn extended(key: &str) -> Result<(), Stop> {
+    let name = key.split('=').next().unwrap_or(key);
+    let moot = [
+        "nodiscard",
+        "readahead_kb",
+        "no_optimize_extents",
+        "fixes_only",
+        "inode_count_fullmap",
+        "no_inode_count_fullmap",
+    ];
+    if moot.contains(&name) || key == "ea_ver=2" {
+        return Ok(());
+    }
+    Err(Stop::Usage(match name {
+        "bmap2extent" | "unshare_blocks" | "check_encoding" | "ea_ver" => {
+            format!("-E {key}: not for ext2")
+        }
+        "discard" | "journal_only" | "fragcheck" => format!("-E {name}: not there yet"),
+        _ => format!("-E {key}: unknown key (known: offset)"),
+    }))
+}
+
+/// `IMAGE?offset=BYTES`, the spelling of e2fsprogs.
+fn split_offset(image: PathBuf) -> Result<(PathBuf, u64), Stop> {
+    use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+    const MARK: &[u8] = b"?offset=";
+    let bytes = image.as_os_str().as_bytes();
+    let Some(at) = bytes.windows(MARK.len()).rposition(|window| window == MARK) else {
+        return Ok((image, 0));
+    };
+    let (path, rest) = bytes.split_at(at);
+    let text = String::from_utf8_lossy(rest.get(MARK.len()..).unwrap_or_default()).into_owned();
+    Ok((
+        PathBuf::from(OsString::from_vec(path.to_vec())),
+        parse_bytes(&text)?,
+    ))
+}
+
+/// A number of bytes: suffixes k, m, g, t are powers of 1024, s is 512.
+fn parse_bytes(text: &str) -> Result<u64, Stop> {
+    let wrong = || {
+        Stop::Usage(format!(
+            "{text}: not a number of bytes (suffixes: s k m g t)"
+        ))
+    };
+    let (digits, unit) = match text.char_indices().next_back() {
+        Some((i, c)) if !c.is_ascii_digit() => {
+            let unit = match c.to_ascii_lowercase() {
+                's' => 512,
+                'k' => 1 << 10,
+                'm' => 1 << 20,
+                'g' => 1 << 30,
+                't' => 1 << 40,
+                _ => return Err(wrong()),
+            };
+            (text.get(..i).unwrap_or_default(), unit)
+        }
+        _ => (text, 1_u64),
+    };
+    digits
+        .parse::<u64>()
+        .ok()
+        .and_then(|n| n.checked_mul(unit))
+        .ok_or_else(wrong)
+}

@@ -1,0 +1,207 @@
+//! What a person reads.
+
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Write};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::sync::Mutex;
+
+use ext2dax_format::RawSuperblock;
+use ext2dax_fsck::{Counts, Pass, Progress, Report, Severity};
+use ext2dax_pmem::{Off, Pmem};
+
+use super::options::Options;
+
+/// Prints a line to standard output; a reader that went away is no error of the check.
+pub(super) fn say(options: &Options, line: &str) {
+    if !options.json {
+        let _ = writeln!(io::stdout(), "{line}");
+    }
+}
+
+/// The one line about an image that is marked clean and due for no check: scripts read it.
+pub(super) fn clean_line(pmem: &Pmem, image: &Path) -> Option<String> {
+    if pmem.len() < 2048 {
+        return None;
+    }
+    let sb: RawSuperblock = pmem.read_value(Off::new(1024));
+    let clean = sb.s_magic.get() == 0xEF53
+        && sb.s_rev_level.get() <= 1
+        && sb.s_state.get() & 3 == 1
+        && sb.s_last_orphan.get() == 0
+        && sb.s_feature_incompat.get() & !0x12 == 0;
+    let mounts = sb.s_max_mnt_count.get().cast_signed();
+    let mounted_often = mounts > 0 && sb.s_mnt_count.get() >= mounts.unsigned_abs();
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |now| now.as_secs());
+    let interval = u64::from(sb.s_checkinterval.get());
+    let due = interval != 0 && now >= u64::from(sb.s_lastcheck.get()) + interval;
+    if !clean || mounted_often || due {
+        return None;
+    }
+    let inodes = sb.s_inodes_count.get();
+    let blocks = sb.s_blocks_count.get();
+    Some(format!(
+        "{}: clean, {}/{inodes} files, {}/{blocks} blocks",
+        image.display(),
+        inodes.checked_sub(sb.s_free_inodes_count.get())?,
+        blocks.checked_sub(sb.s_free_blocks_count.get())?,
+    ))
+}
+
+/// The findings pass by pass, then a line with the totals.
+pub(super) fn print_report(options: &Options, report: &Report) {
+    let mut out = io::stdout().lock();
+    let _ = write_report(&mut out, options, report);
+}
+
+fn write_report(out: &mut impl Write, options: &Options, report: &Report) -> io::Result<()> {
+    let mut next = report.findings.iter().peekable();
+    for (pass, time) in &report.times {
+        let mut first = *pass == Pass::Preamble;
+        if !first {
+            writeln!(out, "{}", pass.title())?;
+        }
+        while let Some(finding) = next.next_if(|finding| finding.pass() <= *pass) {
+            if first {
+                writeln!(out, "{}", pass.title())?;
+                first = false;
+            }
+            let mark = if finding.severity == Severity::Residue {
+                "residue"
+            } else {
+                "damage"
+            };
+            writeln!(
+                out,
+                "{} [{} {mark}]: {}",
+                finding.text(),
+                finding.code.word(),
+                finding.action()
+            )?;
+        }
+        if options.times > 1 {
+            writeln!(out, "{}: {:.3} s", pass.title(), time.as_secs_f64())?;
+        }
+    }
+    if options.times > 0 {
+        let all: f64 = report
+            .times
+            .iter()
+            .map(|(_, time)| time.as_secs_f64())
+            .sum();
+        writeln!(out, "All passes: {all:.3} s")?;
+    }
+    if options.verbose {
+        write_counts(out, &report.summary.counts)?;
+    }
+    let name = options.image.display();
+    if report.summary.needs_recovery {
+        writeln!(
+            out,
+            "{name}: the journal has not been replayed; this is the state without it"
+        )?;
+    }
+    if !report.is_clean() {
+        let residue = report.with_severity(Severity::Residue).count();
+        let damage = report.with_severity(Severity::Damage).count();
+        writeln!(
+            out,
+            "\n{name}: ********** WARNING: file system still has errors ({damage} damage, {residue} residue) **********\n"
+        )?;
+    }
+    let summary = &report.summary;
+    let share = summary.counts.fragmented as f64 * 100.0 / (summary.inodes_used.max(1)) as f64;
+    writeln!(
+        out,
+        "{name}: {}/{} files ({share:.1}% non-contiguous), {}/{} blocks",
+        summary.inodes_used, summary.inodes, summary.blocks_used, summary.blocks,
+    )
+}
+
+fn write_counts(out: &mut impl Write, counts: &Counts) -> io::Result<()> {
+    let [
+        _,
+        regular,
+        directories,
+        chars,
+        blocks,
+        fifos,
+        sockets,
+        links,
+        broken,
+        reserved,
+    ] = counts.kinds;
+    writeln!(out)?;
+    for (count, what) in [
+        (regular, "regular files"),
+        (directories, "directories"),
+        (chars, "character device files"),
+        (blocks, "block device files"),
+        (fifos, "fifos"),
+        (sockets, "sockets"),
+        (links, "symbolic links"),
+        (broken, "broken inodes"),
+        (reserved, "reserved inodes"),
+        (counts.fast_symlinks, "fast symbolic links"),
+        (counts.fragmented, "non-contiguous files"),
+        (counts.large, "files of 2 GiB and more"),
+    ] {
+        writeln!(out, "{count:12} {what}")?;
+    }
+    let [single, double, triple] = counts.indirect;
+    writeln!(
+        out,
+        "             inodes with single/double/triple indirect blocks: {single}/{double}/{triple}"
+    )
+}
+
+/// Where the check is: a bar on the terminal for 0, lines `PASS CURRENT MAXIMUM NAME` for any other descriptor.
+pub(super) fn progress(fd: i32, image: &Path) -> Progress {
+    if fd == 0 {
+        return bar();
+    }
+    let name = image.as_os_str().as_bytes().to_vec();
+    let Ok(file) = File::options()
+        .write(true)
+        .open(format!("/proc/self/fd/{}", fd.unsigned_abs()))
+    else {
+        return Progress::default();
+    };
+    let file = Mutex::new(file);
+    Progress::new(move |pass, done, all| {
+        let mut line = format!("{pass} {done} {all} ").into_bytes();
+        line.extend_from_slice(&name);
+        line.push(b'\n');
+        if let Ok(mut file) = file.lock() {
+            let _ = file.write_all(&line);
+        }
+    })
+}
+
+fn bar() -> Progress {
+    if !io::stdout().is_terminal() {
+        return Progress::default();
+    }
+    let bar = indicatif::ProgressBar::new(1000);
+    if let Ok(style) =
+        indicatif::ProgressStyle::with_template("{prefix} [{bar:50}] {percent:>3} %  {elapsed}")
+    {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    // How far the passes reach on the bar, in thousandths: pass 1 reads the inode tables, which is most of the work.
+    let share = |pass: u8| match pass {
+        1 => (0, 600),
+        2 => (600, 350),
+        _ => (950, 50),
+    };
+    Progress::new(move |pass, done, all| {
+        let (start, len) = share(pass);
+        let at = start + len * u64::from(done) / u64::from(all.max(1));
+        if at > bar.position() {
+            bar.set_prefix(format!("pass {pass}"));
+            bar.set_position(at);
+        }
+    })
+}

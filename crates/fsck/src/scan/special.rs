@@ -1,0 +1,191 @@
+//! What an inode is: directories in disguise, devices, symbolic links.
+
+use super::GroupScan;
+use super::inode::{Subject, damage, field, flag};
+use crate::census::Kind;
+use crate::fix::Fix;
+use crate::problem::Code;
+
+/// Decides the kind of an inode in use.
+pub(super) fn kind(subject: &Subject<'_>, buffer: &mut [u8], out: &mut GroupScan) -> Kind {
+    let mode = subject.raw.i_mode.get();
+    let mut kind = Kind::of_mode(mode);
+    if ![Kind::REGULAR, Kind::DIRECTORY, Kind::SYMLINK].contains(&kind)
+        && looks_like_dir(subject, kind, buffer)
+    {
+        let fix = Fix::half(subject.at + field::MODE, mode & 0o7777 | 0o040_000);
+        out.findings
+            .push(subject.finding(Code::TreatAsDir).found(mode).fix(fix));
+        return kind;
+    }
+    if subject.has(flag::ENCRYPT) {
+        out.findings
+            .push(subject.finding(Code::FlagEncrypt).fix(Fix::ClearInode));
+        return kind;
+    }
+    match kind {
+        Kind::REGULAR | Kind::DIRECTORY => {}
+        Kind::SYMLINK => {
+            if valid_symlink(subject, buffer) {
+                check_special_flags(subject, out);
+                out.counts.fast_symlinks += u64::from(subject.size() < 60);
+            } else {
+                out.findings
+                    .push(subject.finding(Code::BadSymlink).fix(Fix::ClearInode));
+                kind = Kind::BAD;
+            }
+        }
+        Kind::BAD => {
+            out.findings.push(
+                damage(subject.finding(Code::BadMode))
+                    .found(mode)
+                    .fix(Fix::ClearInode),
+            );
+        }
+        _ if valid_device(subject) => {
+            check_special_flags(subject, out);
+            if subject.has(flag::EXTENTS | flag::INLINE) {
+                let fix = subject.clear_flags(flag::EXTENTS | flag::INLINE);
+                out.findings
+                    .push(subject.finding(Code::FlagSpecialMap).fix(fix));
+            }
+            if subject.size() != 0 {
+                out.findings.push(
+                    subject
+                        .finding(Code::SpecialSize)
+                        .found(subject.size())
+                        .fix(subject.set_size(0)),
+                );
+            }
+        }
+        _ => {
+            out.findings
+                .push(subject.finding(Code::BadDevice).fix(Fix::ClearInode));
+            kind = Kind::BAD;
+        }
+    }
+    kind
+}
+
+fn check_special_flags(subject: &Subject<'_>, out: &mut GroupScan) {
+    let flags = flag::IMMUTABLE | flag::APPEND;
+    if subject.has(flags) {
+        out.findings.push(
+            subject
+                .finding(Code::FlagSpecial)
+                .fix(subject.clear_flags(flags)),
+        );
+    }
+}
+
+/// Blocks other than the attribute block.
+fn data_sectors(subject: &Subject<'_>) -> u64 {
+    let layout = &subject.scan.volume.layout;
+    let xattr = if subject.raw.i_file_acl.get() != 0 {
+        layout.block_size / 512
+    } else {
+        0
+    };
+    u64::from(subject.raw.i_blocks.get()).wrapping_sub(u64::from(xattr))
+}
+
+fn valid_device(subject: &Subject<'_>) -> bool {
+    if data_sectors(subject) != 0 || subject.has(flag::INDEX) {
+        return false;
+    }
+    // Old drivers left rubbish behind the device number; only with the two flags below is it a sign of damage.
+    let rubbish = subject
+        .raw
+        .i_block
+        .iter()
+        .skip(4)
+        .any(|block| block.get() != 0);
+    !(subject.has(flag::IMMUTABLE | flag::APPEND) && rubbish)
+}
+
+fn valid_symlink(subject: &Subject<'_>, buffer: &mut [u8]) -> bool {
+    let size = subject.size();
+    if size == 0
+        || size > u64::from(u32::MAX)
+        || subject.has(flag::INDEX | flag::INLINE | flag::EXTENTS)
+    {
+        return false;
+    }
+    let layout = &subject.scan.volume.layout;
+    if size < 60 {
+        let mut text = [0_u8; 60];
+        subject
+            .scan
+            .image
+            .read(subject.at + field::BLOCK, &mut text);
+        return text_len(&text) == size;
+    }
+    let block = subject.raw.i_block[0].get();
+    if !layout.holds(block)
+        || subject
+            .raw
+            .i_block
+            .iter()
+            .skip(1)
+            .any(|block| block.get() != 0)
+    {
+        return false;
+    }
+    subject.scan.image.read(layout.at(block), buffer);
+    let len = text_len(buffer);
+    len == size && len < u64::from(layout.block_size)
+}
+
+fn text_len(text: &[u8]) -> u64 {
+    text.iter()
+        .position(|&byte| byte == 0)
+        .unwrap_or(text.len()) as u64
+}
+
+/// A strange mode over the blocks of a directory: the first block begins with `.` and `..`.
+fn looks_like_dir(subject: &Subject<'_>, kind: Kind, buffer: &mut [u8]) -> bool {
+    let scan = subject.scan;
+    let layout = &scan.volume.layout;
+    let blocks = subject.raw.i_block;
+    let first = blocks[0].get();
+    if first == 0 {
+        return false;
+    }
+    for block in blocks.iter().map(|b| b.get()).filter(|&b| b != 0) {
+        if !layout.holds(block) || scan.volume.metadata.test(block) {
+            return false;
+        }
+    }
+    let device = kind == Kind::CHAR || kind == Kind::BLOCK;
+    let not_device = blocks.iter().skip(4).any(|b| b.get() != 0);
+    if device && subject.raw.i_links_count.get() == 1 && !not_device {
+        return false;
+    }
+    scan.image.read(layout.at(first), buffer);
+    let le16 = |at: usize| {
+        buffer
+            .get(at..at + 2)
+            .map_or(0, |b| usize::from(u16::from_le_bytes([b[0], b[1]])))
+    };
+    let byte = |at: usize| buffer.get(at).copied().unwrap_or(0);
+    let ino = buffer
+        .first_chunk()
+        .map_or(0, |bytes| u32::from_le_bytes(*bytes));
+    let dot = le16(4);
+    let size = layout.block_size as usize;
+    if byte(6) != 1
+        || byte(8) != b'.'
+        || ino != subject.ino
+        || dot < 12
+        || dot % 4 != 0
+        || dot >= size - 12
+    {
+        return false;
+    }
+    let dotdot = le16(dot + 4);
+    byte(dot + 6) == 2
+        && byte(dot + 8) == b'.'
+        && byte(dot + 9) == b'.'
+        && dotdot >= 12
+        && dotdot % 4 == 0
+}

@@ -1,0 +1,228 @@
+//! The walk over an inode's block tree, depth first, in place.
+
+use super::inode::{RESIZE_INO, Subject, field};
+use crate::census::Kind;
+use crate::finding::Finding;
+use crate::fix::Fix;
+use crate::problem::Code;
+
+/// After so many illegal block numbers an inode is taken for garbage, as e2fsck does.
+const TOO_MANY: u32 = 12;
+
+/// A block pointer that names a block of the file system.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slot {
+    /// Byte offset of the pointer.
+    pub(crate) at: u64,
+    pub(crate) block: u32,
+    /// First block of the file that is reached through it.
+    pub(crate) lblk: u64,
+    /// 0 for data, 1 to 3 for indirect blocks.
+    pub(crate) level: u8,
+}
+
+/// What the caller made of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Visit {
+    /// It belongs to the inode; an indirect block is entered.
+    Claimed,
+    /// It was reached before in this pass; an indirect block is entered while the budget lasts.
+    Again,
+    /// It is not counted and not entered.
+    Seen,
+}
+
+/// One walk. Illegal pointers become findings; all others go to the caller's `visit`.
+#[derive(Debug)]
+pub(crate) struct TreeWalk<'a> {
+    subject: &'a Subject<'a>,
+    findings: &'a mut Vec<Finding>,
+    dir: bool,
+    regular: bool,
+    pub(crate) is_bad_blocks: bool,
+    /// Blocks claimed, indirect ones included.
+    pub(crate) blocks: u64,
+    /// Highest block of the file that is mapped.
+    pub(crate) last: Option<u64>,
+    pub(crate) fragmented: bool,
+    previous: u32,
+    illegal: u32,
+    /// The walk was given up: the inode is garbage.
+    pub(crate) too_many: bool,
+}
+
+type Visitor<'v> = &'v mut dyn FnMut(&mut Vec<Finding>, Slot) -> Visit;
+
+impl<'a> TreeWalk<'a> {
+    pub(crate) fn new(
+        subject: &'a Subject<'a>,
+        kind: Kind,
+        findings: &'a mut Vec<Finding>,
+    ) -> Self {
+        Self {
+            subject,
+            findings,
+            dir: kind == Kind::DIRECTORY,
+            regular: kind == Kind::REGULAR,
+            is_bad_blocks: false,
+            blocks: 0,
+            last: None,
+            fragmented: false,
+            previous: 0,
+            illegal: 0,
+            too_many: false,
+        }
+    }
+
+    /// Visits every pointer of the tree.
+    pub(crate) fn run(&mut self, visit: Visitor<'_>) {
+        let map = self.subject.at + field::BLOCK;
+        let n = u64::from(self.subject.scan.volume.layout.addrs());
+        let mut lblk = 0;
+        for (i, block) in (0_u64..).zip(self.subject.raw.i_block) {
+            let (level, span) = match i {
+                0..12 => (0, 1),
+                12 => (1, n),
+                13 => (2, n * n),
+                _ => (3, n * n * n),
+            };
+            if block.get() != 0 && !self.too_many {
+                self.enter(
+                    Slot {
+                        at: map + i * 4,
+                        block: block.get(),
+                        lblk,
+                        level,
+                    },
+                    visit,
+                );
+            }
+            lblk += span;
+        }
+    }
+
+    fn enter(&mut self, slot: Slot, visit: Visitor<'_>) {
+        if !self.legal(slot) {
+            return;
+        }
+        if self.previous != 0 && self.previous.checked_add(1) != Some(slot.block) {
+            self.fragmented = true;
+        }
+        self.previous = slot.block;
+        let scan = self.subject.scan;
+        let over_metadata = slot.level > 0
+            && self.subject.ino != RESIZE_INO
+            && scan.volume.metadata.test(slot.block);
+        let visited = visit(self.findings, slot);
+        if visited == Visit::Seen {
+            return;
+        }
+        self.blocks += 1;
+        if slot.level == 0 {
+            self.last = Some(self.last.map_or(slot.lblk, |last| last.max(slot.lblk)));
+            return;
+        }
+        if over_metadata {
+            // What it points to is whatever the metadata means. The copy that the repair makes is looked at later.
+            self.findings.push(
+                self.subject
+                    .finding(Code::IndirectMeta)
+                    .block(slot.block)
+                    .fix(Fix::WithAnother),
+            );
+            return;
+        }
+        if visited == Visit::Claimed || scan.may_enter_again() {
+            self.descend(slot, visit);
+        }
+    }
+
+    fn descend(&mut self, parent: Slot, visit: Visitor<'_>) {
+        let layout = &self.subject.scan.volume.layout;
+        let level = parent.level - 1;
+        let n = u64::from(layout.addrs());
+        let span = n.pow(u32::from(level));
+        let base = layout.at(parent.block);
+        let mut chunk = [0_u8; 512];
+        let chunks = u64::from(layout.block_size) / 512;
+        for c in 0..chunks {
+            let at = base + c * 512;
+            self.subject.scan.image.read(at, &mut chunk);
+            for (i, bytes) in (0_u64..).zip(chunk.chunks_exact(4)) {
+                let block = u32::from_le_bytes(bytes.try_into().expect("chunks of 4 bytes"));
+                if block == 0 {
+                    continue;
+                }
+                let lblk = parent.lblk + (c * 128 + i) * span;
+                self.enter(
+                    Slot {
+                        at: at + i * 4,
+                        block,
+                        lblk,
+                        level,
+                    },
+                    visit,
+                );
+                if self.too_many {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Whether the pointer may stand there; if not, it is reported.
+    fn legal(&mut self, slot: Slot) -> bool {
+        let layout = &self.subject.scan.volume.layout;
+        let data = slot.level == 0;
+        let most = 1_u64 << (31 - layout.block_log);
+        let too_far = if self.is_bad_blocks {
+            false
+        } else if self.dir {
+            data && self.subject.raw.i_size_high.get() == 0
+                && slot.lblk > 1 << (21 - layout.block_log)
+                || self.blocks + 1 >= most
+        } else if self.regular {
+            self.blocks + 1 >= most
+        } else {
+            data && slot.lblk > 0
+        };
+        let code = match layout.holds(slot.block) {
+            false => Code::BlockRange,
+            true if too_far => Code::BlockTooFar,
+            true => return true,
+        };
+        self.illegal += 1;
+        if self.illegal % TOO_MANY == 0 {
+            self.give_up();
+            return false;
+        }
+        let finding = self
+            .subject
+            .finding(code)
+            .at(slot.lblk)
+            .block(slot.block)
+            .found(slot.block);
+        self.findings.push(finding.fix(Fix::word(slot.at, 0)));
+        false
+    }
+
+    /// Garbage: the whole inode goes, so its pointers are not repaired one by one.
+    fn give_up(&mut self) {
+        self.too_many = true;
+        for finding in self
+            .findings
+            .iter_mut()
+            .rev()
+            .take_while(|f| f.ino == self.subject.ino)
+        {
+            if matches!(finding.code, Code::BlockRange | Code::BlockTooFar) {
+                finding.fix = Fix::WithAnother;
+            }
+        }
+        self.findings.push(
+            self.subject
+                .finding(Code::BlockTooMany)
+                .fix(Fix::ClearInode),
+        );
+    }
+}

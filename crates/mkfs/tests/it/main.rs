@@ -1,4 +1,0 @@
-//! Images that other tools judge.
-
-mod geometry;
-mod judge;
