@@ -70,6 +70,10 @@ pub trait PageTable: Send + Sync {
         true
     }
 
+    /// An access to the page was answered with SIGBUS, for another reason than the end of the file. Any later `map` or
+    /// `unmap` of the page ends that state.
+    fn map_bus(&self, _idx: u64) {}
+
     /// Takes the zero page away from pages that get a block in the next call.
     fn break_zero(&self, pages: Range<u64>) {
         self.unmap(pages, false);

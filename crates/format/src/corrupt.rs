@@ -84,6 +84,9 @@ corrupt_kinds! {
     /// Bitmaps, inode table, superblock and descriptors share no block.
     GroupTablesOverlap { group: u32, block: u32 } = "group {group}: two of its tables claim block {block}";
 
+    /// A group's own tables are in use; a bitmap that says otherwise would hand them out.
+    TableMarkedFree { group: u32, block: u32 } = "group {group}: block {block} holds its tables and is marked free";
+
     // Block numbers.
     /// A pointer leaves the file system.
     BlockOutOfRange { block: u32, first: u32, end: u32 } = "block {block} lies outside the file system ({first}..{end})";

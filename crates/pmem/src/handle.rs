@@ -390,7 +390,7 @@ impl Pmem {
     fn observed_zero(&self, observer: &dyn Observer, at: u64, len: u64) {
         let zeroes = [0; STEP];
         // Checked as a whole first: a range that leaves the region changes nothing.
-        self.window.flush(at, self.count(len));
+        self.window.check(at, self.count(len));
         let mut done = 0;
         while done < len {
             let n = (len - done).min(STEP as u64);
@@ -404,7 +404,7 @@ impl Pmem {
     #[cold]
     #[track_caller]
     fn observed_copy_in(&self, observer: &dyn Observer, at: u64, mut from: UserSlice<'_>) -> usize {
-        self.window.flush(at, from.len());
+        self.window.check(at, from.len());
         let mut step = [0; STEP];
         let mut done = 0;
         while !from.is_empty() {

@@ -7,15 +7,14 @@ mod hosted;
 pub(crate) mod spinning;
 
 #[cfg(shuttle)]
-pub(crate) use explored::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+pub(crate) use explored::{
+    Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, point, relax,
+};
 #[cfg(all(feature = "std", not(shuttle)))]
-pub(crate) use hosted::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+pub(crate) use hosted::{
+    Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, relax,
+};
 #[cfg(not(any(feature = "std", shuttle)))]
-pub(crate) use spinning::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
-
-#[cfg(shuttle)]
-pub use explored::relax;
-#[cfg(all(feature = "std", not(shuttle)))]
-pub use hosted::relax;
-#[cfg(not(any(feature = "std", shuttle)))]
-pub use spinning::relax;
+pub(crate) use spinning::{
+    Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, relax,
+};

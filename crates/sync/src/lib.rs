@@ -32,12 +32,23 @@ mod rwlock;
 #[cfg(any(feature = "std", shuttle))]
 pub mod thread;
 
-pub use backend::relax;
 pub use backend::spinning::set_relax;
 pub use condvar::Condvar;
 pub use gate::{Gate, GateGuard, GatePass};
 pub use mutex::{Mutex, MutexGuard};
 pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// Gives way between two looks at something that another thread is about to change.
+pub fn relax() {
+    backend::relax();
+}
+
+/// A schedule point of the explorer, for accesses that it cannot see (memory of a view, a page table). Nothing otherwise.
+#[inline(always)]
+pub fn point() {
+    #[cfg(shuttle)]
+    backend::point();
+}
 
 /// Whether the code under test runs with the named mistake.
 ///

@@ -6,6 +6,7 @@
 //!
 //! | Rank | Lock | Order key |
 //! |---|---|---|
+//! | 5 | [`CURSOR`]: position of one open file | |
 //! | 10 | [`GATE_PIN`]: held for a pin's life | |
 //! | 20 | [`GATE_WRITE`]: closable gate around writers | |
 //! | 30 | [`RENAME`]: directory renames of one file system | |
@@ -32,11 +33,15 @@ mod unchecked;
 use unchecked as check;
 
 pub(crate) use check::{Held, Tag};
+#[cfg(shuttle)]
+pub(crate) use checked::forget_all;
 
 /// A place in the lock table. Lower ranks are taken first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank(u8);
 
+/// The position of one open file, held over the read or write that moves it.
+pub const CURSOR: Rank = Rank(5);
 /// Held for a pin's whole life.
 pub const GATE_PIN: Rank = Rank(10);
 /// Entered by every operation that changes the file system, outside faults.
@@ -71,6 +76,7 @@ pub const PTABLE: Rank = Rank(130);
 impl Rank {
     fn name(self) -> &'static str {
         match self {
+            CURSOR => "CURSOR",
             GATE_PIN => "GATE_PIN",
             GATE_WRITE => "GATE_WRITE",
             RENAME => "RENAME",
@@ -127,14 +133,18 @@ impl core::fmt::Debug for RankToken {
 #[track_caller]
 #[inline]
 pub fn enter(rank: Rank, order: u64) -> RankToken {
-    RankToken { _held: Tag::new(rank, order).acquire(Nesting::Strict) }
+    RankToken {
+        _held: Tag::new(rank, order).acquire(Nesting::Strict),
+    }
 }
 
 /// As [`enter`], for a lock bit that was taken without waiting: recorded, not checked.
 #[track_caller]
 #[inline]
 pub fn enter_nowait(rank: Rank, order: u64) -> RankToken {
-    RankToken { _held: Tag::new(rank, order).acquire(Nesting::NoWait) }
+    RankToken {
+        _held: Tag::new(rank, order).acquire(Nesting::NoWait),
+    }
 }
 
 /// Asserts that the thread holds nothing of `rank` or above (user memory is about to be touched, or a wait to begin).
@@ -155,4 +165,10 @@ pub fn assert_below(rank: Rank) {
 #[inline]
 pub fn assert_held(rank: Rank) {
     check::assert_held(rank);
+}
+
+/// Whether the thread holds some lock of `rank`. Always `true` in release builds, which keep no record: for assertions.
+#[inline]
+pub fn is_held(rank: Rank) -> bool {
+    check::is_held(rank)
 }

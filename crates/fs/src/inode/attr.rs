@@ -176,9 +176,12 @@ pub(crate) struct NewInode {
 impl NewInode {
     /// Writes the whole inode as a dead one (rule R1: links 0, a death time) and flushes it. Every byte of the slot is
     /// written, so nothing of the number's former life remains (rule R7). Not fenced.
-    pub(crate) fn write_dead(&self, core: &Core, ino: Ino) {
+    ///
+    /// # Errors
+    /// `Corrupt` if the descriptor of the inode's group is damaged.
+    pub(crate) fn write_dead(&self, core: &Core, ino: Ino) -> Result<()> {
         let inode_size = core.geometry.inode_size();
-        let at = core.volume.inode_offset(ino);
+        let at = core.volume.inode_offset(ino)?;
         let mut bytes = vec![0; inode_size as usize];
         let raw = self.raw(core);
         let (fixed, rest) = bytes.split_at_mut(size_of::<RawInode>());
@@ -186,8 +189,8 @@ impl NewInode {
         if let Some(extra) = rest.get_mut(..size_of::<RawInodeExtra>()) {
             extra.copy_from_slice(self.raw_extra().as_bytes());
         }
-        core.pmem.write(at.at(), &bytes);
-        core.pmem.flush(at.at(), u64::from(inode_size));
+        core.pmem.write_flushed(at.at(), &bytes);
+        Ok(())
     }
 
     fn raw(&self, core: &Core) -> RawInode {
@@ -232,8 +235,8 @@ impl NewInode {
 ///
 /// # Errors
 /// `Overflow` if the numbers fit into neither encoding.
-pub(crate) fn device_words(device: Device) -> Result<[u8; 60]> {
-    let (old, new) = device.encode().ok_or(Error::Overflow)?;
+pub(crate) fn device_words((major, minor): (u32, u32)) -> Result<[u8; 60]> {
+    let (old, new) = Device { major, minor }.encode().ok_or(Error::Overflow)?;
     let mut block = [0; 60];
     block[..4].copy_from_slice(&old.to_le_bytes());
     block[4..8].copy_from_slice(&new.to_le_bytes());

@@ -17,13 +17,14 @@ use core::fmt;
 use core::ops::Range;
 
 use ext2dax_dax::{Allocated, BlockMap, Extent};
-use ext2dax_format::{CorruptKind, Error, FileBlock, Result, Run};
+use ext2dax_format::{CorruptKind, Error, FileBlock, Result, RoCompat, Run};
 use ext2dax_getblock::{Detached, Intent, Mapping};
 use ext2dax_sync::{Mutex, rank};
 use zerocopy::little_endian::U32;
 
-use super::Record;
+use super::{Record, lifetime};
 use super::attr::{high_half, low_half};
+use crate::mount::Core;
 use crate::orphan::Listing;
 
 /// The largest size that needs no `LARGE_FILE`.
@@ -72,7 +73,8 @@ impl TreeMap {
     fn limit(&self) -> u64 {
         let core = self.record.core();
         let max = core.geometry.max_file_size();
-        if core.can_have_large_files() { max } else { max.min(SMALL_FILE_MAX) }
+        let large = core.geometry.features().ro_compat.contains(RoCompat::LARGE_FILE);
+        if core.geometry.revision() > 0 || large { max } else { max.min(SMALL_FILE_MAX) }
     }
 
     fn commit_growth(&self, from: u64, to: u64) -> Result<()> {
@@ -97,7 +99,7 @@ impl TreeMap {
             let detached = self.detach_from(first)?;
             self.shrink.lock().detached = Some(detached);
         } else if self.has_blocks_from(first)? {
-            let listing = core.orphans.begin(self.record.ino())?;
+            let listing = core.orphans.begin(self.record.ino());
             self.shrink.lock().listing = Some(listing);
         }
         let crosses = high_half(from) != high_half(to);
@@ -112,6 +114,19 @@ impl TreeMap {
             // PUBLISH: the high half. Before: the size is too large by a multiple of 4 GiB. After: the new end.
             self.record.update(|| core.pmem.publish(self.record.size_high_at(), U32::new(high_half(to))));
         }
+        Ok(())
+    }
+
+    /// Completes a truncation that a crash broke off: what lies past the size goes.
+    ///
+    /// # Errors
+    /// `Corrupt`.
+    pub(crate) fn cut_to_size(&self) -> Result<()> {
+        let size = self.record.size();
+        Self::check_size(&self.record, size)?;
+        self.zero_tail(size)?;
+        let detached = self.detach_from(self.first_block_past(size))?;
+        self.free(detached);
         Ok(())
     }
 
@@ -147,8 +162,13 @@ impl TreeMap {
     }
 
     fn extent_of(&self, run: Run) -> (u64, u64) {
-        (self.record.core().geometry.offset(run.start()), u64::from(run.len()))
+        (self.record.core().geometry.offset(run.start), u64::from(run.len))
     }
+}
+
+/// Whether the mount acts for the user whom the superblock reserves blocks for; root, unless told otherwise.
+fn is_privileged(core: &Core) -> bool {
+    core.options.uid == core.options.reserved_uid.unwrap_or(0)
 }
 
 /// Block numbers of files stay below 2^32; a larger bound means "to the end".
@@ -184,7 +204,7 @@ impl BlockMap for TreeMap {
     fn allocate(&self, at: u64, max: u64) -> Result<Allocated> {
         let tree = self.record.tree();
         let mut guard = tree.lock();
-        let intent = Intent::Allocate { goal: None, privileged: self.record.core().is_privileged() };
+        let intent = Intent::Allocate { goal: None, privileged: is_privileged(self.record.core()) };
         let (run, new) = match tree.get_blocks(&mut guard, file_block(at), block_count(max), intent)? {
             Mapping::New(run) => (run, true),
             Mapping::Existing(run) => (run, false),
@@ -219,7 +239,8 @@ impl BlockMap for TreeMap {
     fn finish_shrink(&self) -> Result<()> {
         let listing = self.shrink.lock().listing.take();
         if let Some(listing) = listing {
-            self.record.core().orphans.end(listing);
+            let core = self.record.core();
+            lifetime::free_numbers(core, core.orphans.end(listing));
         }
         Ok(())
     }
@@ -233,6 +254,6 @@ impl BlockMap for TreeMap {
     }
 
     fn report_corrupt(&self, error: Error) {
-        self.record.core().report_corrupt(error);
+        self.record.core().report(error);
     }
 }

@@ -94,7 +94,7 @@ impl Inodes {
             node.recent.store(true, Ordering::Relaxed);
             return Ok(Arc::clone(node));
         }
-        let record = Record::new(core, ino);
+        let record = Record::new(core, ino)?;
         if record.links() == 0 {
             return Err(Error::Stale);
         }
@@ -113,7 +113,7 @@ impl Inodes {
     /// # Errors
     /// `Corrupt` if the mode on the medium names no file type.
     pub(crate) fn insert_new(&self, core: &Arc<Core>, ino: Ino) -> Result<Arc<Node>> {
-        let record = Record::new(core, ino);
+        let record = Record::new(core, ino)?;
         let file_type = record.file_type()?;
         let node = Arc::new(Node::new(record, file_type));
         let mut table = self.shard(ino).write();

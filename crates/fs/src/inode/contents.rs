@@ -10,11 +10,11 @@ use core::ops::Range;
 
 use ext2dax_dax::DaxFile;
 use ext2dax_format::{Error, InodeFlags, Result};
-use ext2dax_pmem::{UserSlice, UserSliceMut};
+use ext2dax_pmem::{Persist, UserSlice, UserSliceMut};
 
 use super::record::TimeChange;
 use super::{Node, TreeMap};
-use crate::mount::Atime;
+use crate::options::Atime;
 
 /// Seconds after which a read sets the access time even if nothing was written since.
 const ACCESS_TIME_STALE_SECS: i64 = 24 * 60 * 60;
@@ -127,18 +127,20 @@ impl Node {
     /// Makes the bytes of `range` a hole, as far as they lie inside the file: whole blocks are given back, the
     /// edges zeroed.
     pub(crate) fn punch_hole(&self, file: &DaxFile<TreeMap>, range: Range<u64>) -> Result<()> {
-        let Range { start: pos, end } = range;
+        let Range { start, end } = range;
+        check_range(&range)?;
         self.change(|| {
             if self.flags().contains(InodeFlags::APPEND) {
                 return Err(Error::NotPermitted);
             }
-            file.punch(pos..end.min(file.size()).max(pos))
+            file.punch(start..end.min(file.size()).max(start))
         })
     }
 
     /// Makes the bytes of `range` read zero; blocks stay. Past the end the file grows.
     pub(crate) fn zero_range(&self, file: &DaxFile<TreeMap>, range: Range<u64>) -> Result<()> {
-        let Range { start: pos, end } = range;
+        let Range { start, end } = range;
+        check_range(&range)?;
         self.change(|| {
             if self.flags().contains(InodeFlags::APPEND) {
                 return Err(Error::NotPermitted);
@@ -146,19 +148,20 @@ impl Node {
             if end > file.size() {
                 file.truncate(end)?;
             }
-            file.zero_range(pos..end)
+            file.zero_range(start..end)
         })
     }
 
     /// Gives every block of the range a place on the medium, zeroed; past the end the file grows first, since blocks
     /// past the end are not a clean state of ext2.
     pub(crate) fn allocate_range(&self, file: &DaxFile<TreeMap>, range: Range<u64>) -> Result<()> {
-        let Range { start: pos, end } = range;
+        let Range { start, end } = range;
+        check_range(&range)?;
         self.change(|| {
             if end > file.size() {
                 file.truncate(end)?;
             }
-            file.allocate_range(pos..end)
+            file.allocate_range(start..end)
         })
     }
 
@@ -201,8 +204,17 @@ impl Node {
         if let Some(file) = self.opened_file() {
             file.sync(0..u64::MAX)?;
         }
+        let pmem = self.record().pmem();
         self.record().flush();
-        self.record().pmem().fence();
-        self.core().sync_metadata()
+        pmem.fence();
+        if pmem.persist() == Persist::PageCache {
+            // Names, bitmaps and indirect blocks lie anywhere in the image, and a page cache below keeps no order.
+            pmem.sync(0..pmem.len()).map_err(|_| Error::Io)?;
+        }
+        Ok(())
     }
+}
+
+fn check_range(range: &Range<u64>) -> Result<()> {
+    if range.start <= range.end { Ok(()) } else { Err(Error::InvalidArgument) }
 }

@@ -57,6 +57,10 @@ impl Inode {
         self.handle.mount()
     }
 
+    pub(crate) fn parts(&self) -> (&Arc<Mount>, &Arc<Node>) {
+        (self.mount(), self.node())
+    }
+
     /// The contents as memory.
     ///
     /// # Errors
@@ -71,7 +75,7 @@ impl Inode {
     /// The file system this inode belongs to.
     #[must_use]
     pub fn file_system(&self) -> FileSystem {
-        FileSystem::from_mount(self.mount())
+        FileSystem { mount: Arc::clone(self.mount()) }
     }
 
     /// Inode number, 1 or more.

@@ -8,15 +8,17 @@
 //! name sees whether a handle is open, and exactly one of the two gives the inode back.
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use ext2dax_format::xattr::RawXattrHeader;
-use ext2dax_format::{CorruptKind, FileBlock, FileType, FsBlock, Result};
+use ext2dax_format::{CorruptKind, FileBlock, FileType, FsBlock, Ino, Result};
 use ext2dax_pmem::{Off, field};
 use ext2dax_sync::atomic::Ordering;
 use zerocopy::little_endian::U32;
 
-use super::{Node, Record};
-use crate::mount::Mount;
+use super::{Node, Record, TreeMap};
+use crate::mount::{Core, Mount};
+use crate::orphan::Released;
 
 /// Whether a dead inode is on the orphan list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +87,7 @@ fn last_close(mount: &Mount, node: &Arc<Node>) {
     node.mark_dead();
     // What fails here leaves a listed, dead inode: the next mount gives it back.
     if let Err(error) = reclaim(mount, node, Listed::Yes) {
-        mount.core.report_corrupt(error);
+        mount.core.report(error);
     }
 }
 
@@ -104,18 +106,65 @@ pub(crate) fn reclaim(mount: &Mount, node: &Arc<Node>, listed: Listed) -> Result
     free_attributes(record)?;
     mount.inodes.forget(node.ino());
     let core = &mount.core;
-    let is_dir = node.is_dir();
     match listed {
-        Listed::No => core.volume.free_inode(node.ino(), is_dir),
-        Listed::Yes => {
-            // The members that leave the list now: perhaps none, if this one is not the tail, and perhaps those before
-            // it that were done earlier.
-            for ino in core.orphans.remove(node.ino()) {
-                core.volume.free_inode(ino, false);
-            }
-        }
+        Listed::No => core.volume.free_inode(node.ino(), node.is_dir()),
+        Listed::Yes => free_numbers(core, core.orphans.remove(node.ino())),
     }
     Ok(())
+}
+
+/// Gives back the numbers of dead inodes that left the orphan list: a death time each (rule R1), then the bit.
+pub(crate) fn free_numbers(core: &Arc<Core>, released: Released) {
+    if released.is_empty() {
+        return;
+    }
+    let dead: Vec<_> = released.into_iter().filter_map(|ino| Record::new(core, ino).ok()).collect();
+    for record in &dead {
+        record.set_dtime(record.death_time());
+        record.flush_line0();
+    }
+    core.pmem.fence();
+    for record in &dead {
+        let is_dir = record.file_type() == Ok(FileType::Directory);
+        core.volume.free_inode(record.ino(), is_dir);
+    }
+}
+
+/// Finishes what the last user of the image did not: one member of the orphan list, before any file is served. The caller
+/// goes from the tail of the list to its head. Does nothing twice, so a crash in between is just another crash.
+///
+/// # Errors
+/// `Corrupt` if its blocks cannot be read; the member stays listed.
+pub(crate) fn recover(mount: &Mount, ino: Ino) -> Result<()> {
+    let core = &mount.core;
+    let record = Record::new(core, ino)?;
+    if record.links() == 0 {
+        free_blocks(&record)?;
+        free_attributes(&record)?;
+        free_numbers(core, core.orphans.remove(ino));
+        return Ok(());
+    }
+    if record.file_type()? == FileType::Regular {
+        record.check_contents()?;
+        let map = TreeMap::new(Arc::new(record));
+        map.cut_to_size()?;
+    }
+    free_numbers(core, core.orphans.remove(ino));
+    Ok(())
+}
+
+/// Makes the contents of every file durable that somebody stored to through a mapping.
+///
+/// # Errors
+/// `Io`, the first one met; the other files have been tried.
+pub(crate) fn sync_all(mount: &Mount) -> Result<()> {
+    let mut result = Ok(());
+    for node in mount.inodes.opened() {
+        if let Some(file) = node.opened_file() {
+            result = result.and(file.sync(0..u64::MAX));
+        }
+    }
+    result
 }
 
 /// Detaches and frees every block of the tree.
@@ -158,7 +207,7 @@ fn free_attributes(record: &Record) -> Result<()> {
     record.flush();
     core.pmem.fence();
     if found == 1 {
-        core.volume.free_block(block);
+        core.volume.free(core.volume.detach_attribute_block(block));
     } else {
         // PUBLISH: one user less. Before: a count that is one too high (exception X2 of the crash rules). After: the
         // count is right.

@@ -61,16 +61,18 @@ impl fmt::Debug for Record {
 }
 
 impl Record {
-    pub(crate) fn new(core: &Arc<Core>, ino: Ino) -> Self {
-        Self {
+    /// # Errors
+    /// `Corrupt` if the descriptor of the inode's group is damaged.
+    pub(crate) fn new(core: &Arc<Core>, ino: Ino) -> Result<Self> {
+        Ok(Self {
             ino,
-            at: core.volume.inode_offset(ino),
+            at: core.volume.inode_offset(ino)?,
             inode_size: core.geometry.inode_size(),
-            tree: BlockTree::new(core.volume.clone(), ino),
+            tree: BlockTree::new(core.volume.clone(), ino)?,
             times: Mutex::new(rank::TABLE, ()),
             version: AtomicU32::new(0),
             core: Arc::clone(core),
-        }
+        })
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {

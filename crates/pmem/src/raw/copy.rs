@@ -17,7 +17,7 @@ mod x86 {
         ".type ext2dax_pmem_copy,@function",
         "ext2dax_pmem_copy:",
         "mov rcx, rdx",
-        "cmp rcx, 512", // from here on the microcode's set-up cost is repaid
+        "cmp rcx, 2048", // from here on the microcode's set-up cost is repaid
         "jae 5f",
         "2:",
         "cmp rcx, 32",
@@ -235,3 +235,6 @@ mod portable {
         0
     }
 }
+
+#[cfg(test)]
+mod tests;

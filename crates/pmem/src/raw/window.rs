@@ -122,6 +122,12 @@ impl Window {
         self.span(at, len)
     }
 
+    /// Panics unless `len` bytes from `at` are inside and may be changed.
+    #[track_caller]
+    pub(crate) fn check(&self, at: u64, len: usize) {
+        self.span_mut(at, len);
+    }
+
     /// As [`Window::span`], for one word, which is naturally aligned.
     #[inline(always)]
     #[track_caller]

@@ -7,8 +7,12 @@ use shuttle::future::batch_semaphore::{BatchSemaphore, Fairness};
 
 pub(crate) use shuttle::sync::MutexGuard;
 
-/// Gives way between two looks at something that another thread is about to change.
-pub fn relax() {
+pub(crate) fn point() {
+    // Any one operation of the explorer's is exactly one point.
+    shuttle::sync::atomic::AtomicBool::new(false).load(shuttle::sync::atomic::Ordering::SeqCst);
+}
+
+pub(crate) fn relax() {
     shuttle::thread::yield_now();
 }
 

@@ -4,8 +4,7 @@ use std::sync::{self, PoisonError, TryLockError};
 
 pub(crate) use std::sync::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
 
-/// Gives way between two looks at something that another thread is about to change.
-pub fn relax() {
+pub(crate) fn relax() {
     std::thread::yield_now();
 }
 

@@ -29,8 +29,7 @@ pub fn set_relax(hook: fn()) -> bool {
     set
 }
 
-/// Gives way between two looks at something that another thread is about to change.
-pub fn relax() {
+pub(crate) fn relax() {
     match HOOK.get() {
         Some(hook) => hook(),
         None => core::hint::spin_loop(),
@@ -212,3 +211,6 @@ impl Condvar {
         self.0.fetch_add(1, Ordering::Release);
     }
 }
+
+#[cfg(all(test, not(shuttle)))]
+mod tests;

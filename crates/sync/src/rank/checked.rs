@@ -214,9 +214,12 @@ pub(super) fn assert_below(rank: Rank) {
 
 #[track_caller]
 pub(super) fn assert_held(rank: Rank) {
-    let found = with_stack(|stack| stack.held().iter().any(|held| held.tag.rank == rank));
     assert!(
-        found || std::thread::panicking(),
+        is_held(rank) || std::thread::panicking(),
         "{rank:?} must be held here"
     );
+}
+
+pub(super) fn is_held(rank: Rank) -> bool {
+    with_stack(|stack| stack.held().iter().any(|held| held.tag.rank == rank))
 }

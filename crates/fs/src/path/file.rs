@@ -1,0 +1,357 @@
+//! An open file with a cursor.
+
+use alloc::sync::Arc;
+use core::fmt;
+use core::ops::Range;
+
+use ext2dax_format::{Error, Result};
+use ext2dax_pmem::{UserSlice, UserSliceMut};
+use ext2dax_sync::{Mutex, rank};
+
+use super::{FileTimes, Metadata, OpenOptions, PathBytes, Permissions};
+use crate::inode::{Inode, SetAttributes};
+use crate::mount::FileSystem;
+
+/// What a file was opened for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Access {
+    pub(crate) read: bool,
+    pub(crate) write: bool,
+    pub(crate) append: bool,
+}
+
+/// Where to move the cursor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SeekFrom {
+    /// To this byte of the file.
+    Start(u64),
+    /// This many bytes behind the end, or before it.
+    End(i64),
+    /// This many bytes forward, or back.
+    Current(i64),
+}
+
+struct Open {
+    inode: Inode,
+    access: Access,
+    cursor: Mutex<u64>,
+}
+
+/// An open file, in the shape of `std::fs::File`. Every call takes `&self`; threads that share a file share its cursor,
+/// and a read or write moves it in one piece. The file lives until the last `File` is dropped, named or not.
+pub struct File {
+    open: Arc<Open>,
+}
+
+impl fmt::Debug for File {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("File")
+            .field("inode", &self.open.inode)
+            .field("access", &self.open.access)
+            .finish_non_exhaustive()
+    }
+}
+
+impl File {
+    pub(crate) fn new(inode: Inode, access: Access) -> Self {
+        Self { open: Arc::new(Open { inode, access, cursor: Mutex::new(rank::CURSOR, 0) }) }
+    }
+
+    /// Opens for reading.
+    ///
+    /// # Errors
+    /// As [`OpenOptions::open`].
+    pub fn open(fs: &FileSystem, path: impl PathBytes) -> Result<Self> {
+        OpenOptions::new().read(true).open(fs, path)
+    }
+
+    /// Opens for writing: made if it is not there, emptied if it is.
+    ///
+    /// # Errors
+    /// As [`OpenOptions::open`].
+    pub fn create(fs: &FileSystem, path: impl PathBytes) -> Result<Self> {
+        OpenOptions::new().write(true).create(true).truncate(true).open(fs, path)
+    }
+
+    /// The inode layer's view of this file, without the limits that this one was opened with.
+    #[must_use]
+    pub fn inode(&self) -> &Inode {
+        &self.open.inode
+    }
+
+    /// Another handle of the same open file: they share the cursor.
+    #[must_use]
+    pub fn share(&self) -> Self {
+        Self { open: Arc::clone(&self.open) }
+    }
+
+    fn for_reading(&self) -> Result<&Inode> {
+        if self.open.access.read { Ok(&self.open.inode) } else { Err(Error::NotOpenForRead) }
+    }
+
+    pub(crate) fn for_writing(&self) -> Result<&Inode> {
+        if self.open.access.write { Ok(&self.open.inode) } else { Err(Error::NotOpenForWrite) }
+    }
+
+    // ---- at the cursor ----
+
+    /// Reads at the cursor and moves it. 0 bytes mean the end of the file, or an empty buffer.
+    ///
+    /// # Errors
+    /// `NotOpenForRead`, and as [`Inode::read_at`].
+    pub fn read<'a>(&self, buf: impl Into<UserSliceMut<'a>>) -> Result<usize> {
+        let inode = self.for_reading()?;
+        let mut cursor = self.open.cursor.lock();
+        let done = inode.read_at(*cursor, buf)?;
+        *cursor += done as u64;
+        Ok(done)
+    }
+
+    /// Writes at the cursor, or at the end if opened to append, and moves the cursor behind what was written.
+    ///
+    /// # Errors
+    /// `NotOpenForWrite`, and as [`Inode::write_at`].
+    pub fn write<'a>(&self, src: impl Into<UserSlice<'a>>) -> Result<usize> {
+        let inode = self.for_writing()?;
+        let mut cursor = self.open.cursor.lock();
+        let (pos, done) = if self.open.access.append {
+            inode.append(src)?
+        } else {
+            (*cursor, inode.write_at(*cursor, src)?)
+        };
+        *cursor = pos + done as u64;
+        Ok(done)
+    }
+
+    /// Moves the cursor, past the end if need be, and answers where it is.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if it would stand before the file or beyond 2^63 - 1.
+    pub fn seek(&self, to: SeekFrom) -> Result<u64> {
+        let mut cursor = self.open.cursor.lock();
+        let target = match to {
+            SeekFrom::Start(pos) => Some(pos),
+            SeekFrom::Current(by) => cursor.checked_add_signed(by),
+            SeekFrom::End(by) => self.len()?.checked_add_signed(by),
+        };
+        let target = target.filter(|&pos| i64::try_from(pos).is_ok()).ok_or(Error::InvalidArgument)?;
+        *cursor = target;
+        Ok(target)
+    }
+
+    // ---- at an offset ----
+
+    /// Reads at `offset`; the cursor stays.
+    ///
+    /// # Errors
+    /// As [`File::read`].
+    pub fn read_at<'a>(&self, buf: impl Into<UserSliceMut<'a>>, offset: u64) -> Result<usize> {
+        self.for_reading()?.read_at(offset, buf)
+    }
+
+    /// Writes at `offset`, or at the end if opened to append (as Linux does); the cursor stays.
+    ///
+    /// # Errors
+    /// As [`File::write`].
+    pub fn write_at<'a>(&self, src: impl Into<UserSlice<'a>>, offset: u64) -> Result<usize> {
+        let inode = self.for_writing()?;
+        if self.open.access.append {
+            return Ok(inode.append(src)?.1);
+        }
+        inode.write_at(offset, src)
+    }
+
+    /// Fills `buf` from `offset` on.
+    ///
+    /// # Errors
+    /// `OutOfRange` if the file ends before `buf` does; and as [`File::read`].
+    pub fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let mut filled = 0;
+        while filled < buf.len() {
+            match self.read_at(&mut buf[filled..], offset + filled as u64)? {
+                0 => return Err(Error::OutOfRange),
+                done => filled += done,
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes all of `src` at `offset`.
+    ///
+    /// # Errors
+    /// As [`File::write`]; part of it may be written then.
+    pub fn write_all_at(&self, src: &[u8], offset: u64) -> Result<()> {
+        let mut done = 0;
+        while done < src.len() {
+            done += self.write_at(&src[done..], offset + done as u64)?;
+        }
+        Ok(())
+    }
+
+    // ---- the file as a whole ----
+
+    /// Length in bytes.
+    ///
+    /// # Errors
+    /// `Corrupt`.
+    #[expect(clippy::len_without_is_empty, reason = "a file, not a collection")]
+    pub fn len(&self) -> Result<u64> {
+        Ok(self.open.inode.attributes()?.size)
+    }
+
+    /// Cuts the file off at `size`, or extends it with a hole. The cursor stays.
+    ///
+    /// # Errors
+    /// `NotOpenForWrite`, and as [`Inode::set_len`].
+    pub fn set_len(&self, size: u64) -> Result<()> {
+        self.for_writing()?.set_len(size)
+    }
+
+    /// Makes a hole of the bytes of `range`; the size stays.
+    ///
+    /// # Errors
+    /// `NotOpenForWrite`, and as [`Inode::punch_hole`].
+    pub fn punch_hole(&self, range: Range<u64>) -> Result<()> {
+        self.for_writing()?.punch_hole(range)
+    }
+
+    /// Makes the bytes of `range` read zero.
+    ///
+    /// # Errors
+    /// `NotOpenForWrite`, and as [`Inode::zero_range`].
+    pub fn zero_range(&self, range: Range<u64>) -> Result<()> {
+        self.for_writing()?.zero_range(range)
+    }
+
+    /// Gives the bytes of `range` their place on the medium.
+    ///
+    /// # Errors
+    /// `NotOpenForWrite`, and as [`Inode::allocate`].
+    pub fn allocate(&self, range: Range<u64>) -> Result<()> {
+        self.for_writing()?.allocate(range)
+    }
+
+    /// The first byte of data at or behind `pos`; the cursor stays.
+    ///
+    /// # Errors
+    /// `NoSuchOffset` if only holes follow.
+    pub fn seek_data(&self, pos: u64) -> Result<u64> {
+        self.open.inode.seek_data(pos)
+    }
+
+    /// The first byte of a hole at or behind `pos`; the cursor stays.
+    ///
+    /// # Errors
+    /// `NoSuchOffset` at and past the end.
+    pub fn seek_hole(&self, pos: u64) -> Result<u64> {
+        self.open.inode.seek_hole(pos)
+    }
+
+    /// What is known about the file.
+    ///
+    /// # Errors
+    /// `Corrupt`.
+    pub fn metadata(&self) -> Result<Metadata> {
+        Ok(Metadata::new(self.open.inode.attributes()?))
+    }
+
+    /// Sets the permission bits.
+    ///
+    /// # Errors
+    /// As [`Inode::set_attributes`].
+    pub fn set_permissions(&self, permissions: Permissions) -> Result<()> {
+        let change = SetAttributes { permissions: Some(permissions.mode()), ..SetAttributes::default() };
+        self.open.inode.set_attributes(&change)
+    }
+
+    /// Sets access and modification time.
+    ///
+    /// # Errors
+    /// As [`Inode::set_attributes`].
+    pub fn set_times(&self, times: FileTimes) -> Result<()> {
+        self.open.inode.set_attributes(&SetAttributes {
+            accessed: times.accessed,
+            modified: times.modified,
+            ..SetAttributes::default()
+        })
+    }
+
+    /// Makes contents and attributes durable: stores through mappings, and in a region whose stores are not durable by
+    /// themselves everything else, too.
+    ///
+    /// # Errors
+    /// `Io` if the medium fails.
+    pub fn sync_all(&self) -> Result<()> {
+        self.open.inode.sync()
+    }
+
+    /// The same here: attributes that contents depend on are always durable first, the rest costs nothing.
+    ///
+    /// # Errors
+    /// As [`File::sync_all`].
+    pub fn sync_data(&self) -> Result<()> {
+        self.open.inode.sync()
+    }
+}
+
+#[cfg(feature = "std")]
+mod hosted {
+    use std::io;
+
+    use super::{File, SeekFrom};
+
+    impl From<io::SeekFrom> for SeekFrom {
+        fn from(to: io::SeekFrom) -> Self {
+            match to {
+                io::SeekFrom::Start(pos) => Self::Start(pos),
+                io::SeekFrom::End(by) => Self::End(by),
+                io::SeekFrom::Current(by) => Self::Current(by),
+            }
+        }
+    }
+
+    impl io::Read for &File {
+        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+            Ok(File::read(self, buf)?)
+        }
+    }
+
+    impl io::Write for &File {
+        fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+            Ok(File::write(self, buf)?)
+        }
+
+        /// Nothing is kept back. [`File::sync_all`] is what makes a file durable.
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl io::Seek for &File {
+        fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
+            Ok(File::seek(self, to.into())?)
+        }
+    }
+
+    impl io::Read for File {
+        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+            io::Read::read(&mut &*self, buf)
+        }
+    }
+
+    impl io::Write for File {
+        fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+            io::Write::write(&mut &*self, buf)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl io::Seek for File {
+        fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
+            io::Seek::seek(&mut &*self, to)
+        }
+    }
+}

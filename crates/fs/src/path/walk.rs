@@ -1,0 +1,252 @@
+//! From a path to an inode.
+//!
+//! Rules, as POSIX and Linux have them: repeated slashes count as one; `.` is the directory itself; `..` of the root is
+//! the root; a symlink on the way is followed, at most 40 of them in one walk; a trailing slash asks for a directory and
+//! follows a symlink in last place; an empty path leads nowhere.
+//!
+//! # Locking
+//! One directory is locked at a time, shared, for the look-up of one name. What a name leads to may change right after:
+//! calls that change names look again under the lock.
+
+use alloc::borrow::Cow;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+
+use ext2dax_format::{Error, FileType, Ino, NAME_MAX, Result};
+
+use crate::inode::Node;
+use crate::mount::Mount;
+use crate::ops;
+
+/// Symlinks followed in one walk, as in Linux.
+const MAX_SYMLINKS: u32 = 40;
+
+/// What becomes of a symlink in last place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LastLink {
+    Follow,
+    Keep,
+}
+
+/// The last component of a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Last<'p> {
+    Name(Cow<'p, [u8]>),
+    Dot,
+    DotDot,
+    /// The path is nothing but slashes.
+    Root,
+}
+
+/// The directory that holds the last component, and that component.
+#[derive(Debug)]
+pub(crate) struct Place<'p> {
+    pub(crate) dir: Arc<Node>,
+    pub(crate) last: Last<'p>,
+    /// A slash follows the last component.
+    pub(crate) wants_dir: bool,
+}
+
+impl Place<'_> {
+    /// The last component as the name of something to be made.
+    ///
+    /// # Errors
+    /// `AlreadyExists` for `.`, `..` and the root.
+    pub(crate) fn new_name(&self) -> Result<&[u8]> {
+        self.name(Error::AlreadyExists)
+    }
+
+    /// The last component, if it is an ordinary name; else `otherwise`.
+    ///
+    /// # Errors
+    /// `otherwise`.
+    pub(crate) fn name(&self, otherwise: Error) -> Result<&[u8]> {
+        match &self.last {
+            Last::Name(name) => Ok(name),
+            Last::Dot | Last::DotDot | Last::Root => Err(otherwise),
+        }
+    }
+}
+
+/// One walk: counts the symlinks it follows.
+#[derive(Debug)]
+pub(crate) struct Walk<'m> {
+    mount: &'m Arc<Mount>,
+    links_left: u32,
+}
+
+impl<'m> Walk<'m> {
+    pub(crate) fn new(mount: &'m Arc<Mount>) -> Self {
+        Self { mount, links_left: MAX_SYMLINKS }
+    }
+
+    /// The root directory.
+    ///
+    /// # Errors
+    /// `Corrupt` if it is no live directory.
+    pub(crate) fn root(&self) -> Result<Arc<Node>> {
+        self.mount.inodes.get(&self.mount.core, Ino::ROOT)
+    }
+
+    /// The inode that `path` leads to.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotADirectory`, `TooManySymlinks`, `NameTooLong`, `Corrupt`.
+    pub(crate) fn find(&mut self, path: &[u8], last: LastLink) -> Result<Arc<Node>> {
+        let root = self.root()?;
+        self.find_from(root, path, last)
+    }
+
+    /// The same, a relative path beginning at `dir`.
+    ///
+    /// # Errors
+    /// As [`Walk::find`].
+    pub(crate) fn find_from(&mut self, dir: Arc<Node>, path: &[u8], last: LastLink) -> Result<Arc<Node>> {
+        if path.is_empty() {
+            return Err(Error::NotFound);
+        }
+        let mut here = self.start(dir, path)?;
+        let mut components = Components(path);
+        while let Some(component) = components.next() {
+            let next = self.step(&here, component)?;
+            let is_last = components.is_done();
+            let keep = is_last && last == LastLink::Keep && !components.has_trailing_slash();
+            here = if next.file_type() == FileType::Symlink && !keep {
+                self.follow(here, &next)?
+            } else {
+                next
+            };
+        }
+        if components.has_trailing_slash() && !here.is_dir() {
+            return Err(Error::NotADirectory);
+        }
+        Ok(here)
+    }
+
+    /// The directory that holds the last component of `path`.
+    ///
+    /// # Errors
+    /// As [`Walk::find`], for the components before the last.
+    pub(crate) fn place<'p>(&mut self, path: &'p [u8]) -> Result<Place<'p>> {
+        let root = self.root()?;
+        self.place_from(root, Cow::Borrowed(path))
+    }
+
+    /// The same, a relative path beginning at `dir`.
+    ///
+    /// # Errors
+    /// As [`Walk::place`].
+    pub(crate) fn place_from<'p>(&mut self, dir: Arc<Node>, path: Cow<'p, [u8]>) -> Result<Place<'p>> {
+        if path.is_empty() {
+            return Err(Error::NotFound);
+        }
+        let trimmed = path.len() - path.iter().rev().take_while(|&&byte| byte == b'/').count();
+        let wants_dir = trimmed < path.len();
+        let start = path[..trimmed].iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
+        let before = &path[..start];
+        let dir = if before.is_empty() {
+            self.start(dir, &path)?
+        } else {
+            self.find_from(dir, before, LastLink::Follow)?
+        };
+        if !dir.is_dir() {
+            return Err(Error::NotADirectory);
+        }
+        let last = match &path[start..trimmed] {
+            b"" => Last::Root,
+            b"." => Last::Dot,
+            b".." => Last::DotDot,
+            name if name.len() > NAME_MAX => return Err(Error::NameTooLong),
+            _ => Last::Name(match path {
+                Cow::Borrowed(path) => Cow::Borrowed(&path[start..trimmed]),
+                Cow::Owned(path) => Cow::Owned(path[start..trimmed].to_vec()),
+            }),
+        };
+        Ok(Place { dir, last, wants_dir })
+    }
+
+    /// What the last component of `place` leads to, a symlink itself.
+    ///
+    /// # Errors
+    /// `NotFound`, `Corrupt`.
+    pub(crate) fn find_last(&self, place: &Place<'_>) -> Result<Arc<Node>> {
+        match &place.last {
+            Last::Name(name) => self.step(&place.dir, name),
+            Last::Dot | Last::Root => Ok(Arc::clone(&place.dir)),
+            Last::DotDot => self.step(&place.dir, b".."),
+        }
+    }
+
+    /// The target of a symlink.
+    ///
+    /// # Errors
+    /// `TooManySymlinks` if it is one too many in this walk; `Corrupt`.
+    pub(crate) fn target(&mut self, link: &Arc<Node>) -> Result<Box<[u8]>> {
+        self.links_left = self.links_left.checked_sub(1).ok_or(Error::TooManySymlinks)?;
+        ops::read_link(self.mount, link)
+    }
+
+    fn follow(&mut self, dir: Arc<Node>, link: &Arc<Node>) -> Result<Arc<Node>> {
+        let target = self.target(link)?;
+        self.find_from(dir, &target, LastLink::Follow)
+    }
+
+    fn start(&self, dir: Arc<Node>, path: &[u8]) -> Result<Arc<Node>> {
+        if path.first() == Some(&b'/') { self.root() } else { Ok(dir) }
+    }
+
+    fn step(&self, dir: &Arc<Node>, name: &[u8]) -> Result<Arc<Node>> {
+        if name == b"." || name == b".." && dir.ino() == Ino::ROOT {
+            return if dir.is_dir() { Ok(Arc::clone(dir)) } else { Err(Error::NotADirectory) };
+        }
+        if name.len() > NAME_MAX {
+            return Err(if dir.is_dir() { Error::NameTooLong } else { Error::NotADirectory });
+        }
+        ops::lookup(self.mount, dir, name)
+    }
+}
+
+/// The components of a path, slashes left out.
+struct Components<'p>(&'p [u8]);
+
+impl<'p> Components<'p> {
+    fn next(&mut self) -> Option<&'p [u8]> {
+        let start = self.0.iter().position(|&byte| byte != b'/')?;
+        let rest = &self.0[start..];
+        let len = rest.iter().position(|&byte| byte == b'/').unwrap_or(rest.len());
+        let (component, rest) = rest.split_at(len);
+        self.0 = rest;
+        Some(component)
+    }
+
+    fn is_done(&self) -> bool {
+        self.0.iter().all(|&byte| byte == b'/')
+    }
+
+    /// After the last component: whether slashes follow it.
+    fn has_trailing_slash(&self) -> bool {
+        !self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn components(path: &[u8]) -> (alloc::vec::Vec<&[u8]>, bool) {
+        let mut rest = Components(path);
+        let mut found = alloc::vec::Vec::new();
+        while let Some(component) = rest.next() {
+            found.push(component);
+        }
+        (found, rest.has_trailing_slash())
+    }
+
+    #[test]
+    fn slashes_separate_and_never_count() {
+        assert_eq!(components(b"a/b"), (alloc::vec![&b"a"[..], b"b"], false));
+        assert_eq!(components(b"//a///b//"), (alloc::vec![&b"a"[..], b"b"], true));
+        assert_eq!(components(b"/"), (alloc::vec![], true));
+        assert_eq!(components(b"."), (alloc::vec![&b"."[..]], false));
+    }
+}

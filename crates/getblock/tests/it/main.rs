@@ -1,0 +1,4 @@
+//! The allocators on images that mke2fs made, judged by e2fsck.
+
+mod image;
+mod trees;

@@ -1,0 +1,374 @@
+//! Carrying out a plan.
+//!
+//! The primary superblock gets its magic number last: until then nobody takes the image for a file system, neither the
+//! old one nor the new one.
+
+use ext2dax_format::dirent::{self, RawDirEntry};
+use ext2dax_format::inode::{EXTRA_ISIZE, RawInode, RawInodeExtra};
+use ext2dax_format::superblock::{RawSuperblock, SUPERBLOCK_OFFSET};
+use ext2dax_format::{FileType, FsBlock, GroupNr, Ino, RawGroupDesc, bitmap, indirect};
+use ext2dax_pmem::{Off, Pmem};
+use zerocopy::little_endian::{U16, U32};
+use zerocopy::{IntoBytes, transmute};
+
+use crate::options::Refusal;
+use crate::plan::Plan;
+
+/// What the bytes of the target are before writing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Before {
+    /// Anything: inode tables are cleared.
+    Anything,
+    /// Zero bytes, as in a new sparse file: what would stay zero is not touched, so it takes no room.
+    Zeroes,
+}
+
+/// Steps of [`Plan::write_with`], for a progress bar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Groups done.
+    pub done: u32,
+    /// All groups.
+    pub groups: u32,
+}
+
+impl Plan {
+    /// Writes the image over whatever the region holds. Durable on return, as far as the region can promise.
+    ///
+    /// # Errors
+    /// [`Refusal::RegionTooShort`] and [`Refusal::NotWritable`] before the first byte; [`Refusal::Io`] after, and then
+    /// there is no file system.
+    pub fn write(&self, pmem: &Pmem) -> Result<(), Refusal> {
+        self.write_with(pmem, Before::Anything, |_| {})
+    }
+
+    /// [`Plan::write`] with knowledge of what the region holds, and a call a group.
+    ///
+    /// # Errors
+    /// As [`Plan::write`].
+    pub fn write_with(
+        &self,
+        pmem: &Pmem,
+        before: Before,
+        mut progress: impl FnMut(Progress),
+    ) -> Result<(), Refusal> {
+        if pmem.len() < self.len_bytes() {
+            return Err(Refusal::RegionTooShort {
+                planned: self.len_bytes(),
+                len: pmem.len(),
+            });
+        }
+        if !pmem.writable() {
+            return Err(Refusal::NotWritable);
+        }
+        let magic = Off::<U16>::new(
+            SUPERBLOCK_OFFSET + core::mem::offset_of!(RawSuperblock, s_magic) as u64,
+        );
+        // PUBLISH: no file system. Before: whatever was there. After: nothing that a driver would mount.
+        pmem.publish(magic, U16::ZERO);
+        let image = Image {
+            plan: self,
+            pmem,
+            before,
+        };
+        let groups = self.geometry.groups();
+        for group in self.geometry.all_groups() {
+            image.write_group(group);
+            progress(Progress {
+                done: group.get() + 1,
+                groups,
+            });
+        }
+        image.write_descriptors();
+        image.write_files();
+        image.write_superblocks();
+        pmem.fence();
+        // PUBLISH: the file system. Before: everything is in place, and nobody takes it for one. After: empty and clean.
+        pmem.publish(magic, self.superblock.s_magic);
+        pmem.sync(0..self.len_bytes()).map_err(|_| Refusal::Io)
+    }
+}
+
+struct Image<'a> {
+    plan: &'a Plan,
+    pmem: &'a Pmem,
+    before: Before,
+}
+
+impl Image<'_> {
+    fn offset(&self, block: u32) -> u64 {
+        u64::from(block) << self.plan.geometry.block_bits()
+    }
+
+    fn put(&self, at: u64, bytes: &[u8]) {
+        self.pmem.write(at, bytes);
+        self.pmem.flush(at, bytes.len() as u64);
+    }
+
+    fn clear(&self, at: u64, len: u64) {
+        if self.before == Before::Anything {
+            self.pmem.zero(at, len);
+            self.pmem.flush(at, len);
+        }
+    }
+
+    /// Bitmaps and an empty inode table.
+    fn write_group(&self, group: GroupNr) {
+        let geometry = &self.plan.geometry;
+        let desc = self.plan.desc(group);
+        let mut bits = vec![0_u8; geometry.block_size() as usize];
+        let all = geometry.group_run(group);
+        bitmap::set_range(&mut bits, 0, geometry.group_overhead(group));
+        for block in self.plan.files.blocks() {
+            if block >= all.start.get() && block < all.end() {
+                bitmap::set(&mut bits, block - all.start.get());
+            }
+        }
+        // Bits that stand for no block are set, so that nobody allocates them.
+        bitmap::set_range(&mut bits, all.len, geometry.bits_per_block());
+        self.put(self.offset(desc.bg_block_bitmap.get()), &bits);
+
+        bits.fill(0);
+        let before = group.get() * geometry.inodes_per_group();
+        bitmap::set_range(
+            &mut bits,
+            0,
+            geometry
+                .first_ino()
+                .saturating_sub(before)
+                .min(geometry.inodes_per_group()),
+        );
+        bitmap::set_range(
+            &mut bits,
+            geometry.inodes_per_group(),
+            geometry.bits_per_block(),
+        );
+        self.put(self.offset(desc.bg_inode_bitmap.get()), &bits);
+
+        let table = u64::from(geometry.inode_table_blocks()) << geometry.block_bits();
+        self.clear(self.offset(desc.bg_inode_table.get()), table);
+    }
+
+    /// The descriptor table, and its copies behind each backup or, with meta_bg, in two more groups of each meta group.
+    fn write_descriptors(&self) {
+        let geometry = &self.plan.geometry;
+        let descs: Vec<RawGroupDesc> = geometry
+            .all_groups()
+            .map(|group| self.plan.desc(group))
+            .collect();
+        let per_block = geometry.desc_per_block() as usize;
+        let meta_bg = geometry
+            .features()
+            .incompat
+            .contains(ext2dax_format::Incompat::META_BG);
+        let mut block = vec![0; geometry.block_size() as usize];
+        for (index, descs) in (0_u32..).zip(descs.chunks(per_block)) {
+            block.fill(0);
+            block[..descs.as_bytes().len()].copy_from_slice(descs.as_bytes());
+            if meta_bg {
+                let first = index * geometry.desc_per_block();
+                for nr in [first, first + 1, first + geometry.desc_per_block() - 1] {
+                    let Ok(group) = geometry.group(nr) else {
+                        continue;
+                    };
+                    let skip = u32::from(geometry.group_has_super(group));
+                    self.put(
+                        self.offset(geometry.group_first_block(group).get() + skip),
+                        &block,
+                    );
+                }
+            } else {
+                for group in self.groups_with_super() {
+                    self.put(
+                        self.offset(geometry.group_first_block(group).get() + 1 + index),
+                        &block,
+                    );
+                }
+            }
+        }
+    }
+
+    fn groups_with_super(&self) -> impl Iterator<Item = GroupNr> + '_ {
+        let geometry = &self.plan.geometry;
+        geometry
+            .all_groups()
+            .filter(|&group| geometry.group_has_super(group))
+    }
+
+    /// Primary without its magic number, backups with it.
+    fn write_superblocks(&self) {
+        let geometry = &self.plan.geometry;
+        let mut raw = self.plan.superblock;
+        for group in self.groups_with_super().skip(1) {
+            raw.s_block_group_nr = U16::new(u16::try_from(group.get()).unwrap_or(u16::MAX));
+            self.put(
+                self.offset(geometry.group_first_block(group).get()),
+                raw.as_bytes(),
+            );
+        }
+        raw.s_block_group_nr = U16::ZERO;
+        raw.s_magic = U16::ZERO;
+        self.clear(0, SUPERBLOCK_OFFSET);
+        self.put(SUPERBLOCK_OFFSET, raw.as_bytes());
+        let rest = SUPERBLOCK_OFFSET + 1024;
+        self.clear(rest, u64::from(geometry.block_size()).max(rest) - rest);
+    }
+
+    fn write_files(&self) {
+        let (geometry, files, options) =
+            (&self.plan.geometry, &self.plan.files, &self.plan.options);
+        let lost_found = geometry
+            .ino(geometry.first_ino())
+            .expect("checked by Geometry");
+
+        let mut root = self.inode(FileType::Directory, options.root_mode, 3);
+        set_owner(&mut root, options.root_owner);
+        self.give_blocks(&mut root, &[files.root]);
+        self.write_inode(Ino::ROOT, &root);
+        let names = [
+            (&b"."[..], Ino::ROOT),
+            (b"..", Ino::ROOT),
+            (b"lost+found", lost_found),
+        ];
+        self.write_entries(files.root, &names);
+
+        let mut inode = self.inode(FileType::Directory, 0o700, 2);
+        self.give_blocks(&mut inode, &files.lost_found);
+        self.write_inode(lost_found, &inode);
+        for (index, &block) in files.lost_found.iter().enumerate() {
+            let names = [(&b"."[..], lost_found), (b"..", Ino::ROOT)];
+            self.write_entries(block, if index == 0 { &names } else { &[] });
+        }
+        if let Some(block) = files.resize {
+            self.write_resize_inode(block);
+        }
+    }
+
+    fn inode(&self, kind: FileType, mode: u16, links: u16) -> RawInode {
+        let time = U32::new(self.plan.options.time);
+        RawInode {
+            i_mode: U16::new(kind.mode() | mode),
+            i_links_count: U16::new(links),
+            i_atime: time,
+            i_ctime: time,
+            i_mtime: time,
+            ..RawInode::default()
+        }
+    }
+
+    /// Direct blocks and what follows from them.
+    fn give_blocks(&self, inode: &mut RawInode, blocks: &[u32]) {
+        for (slot, &block) in inode.i_block.iter_mut().zip(blocks) {
+            *slot = U32::new(block);
+        }
+        let count = u32::try_from(blocks.len()).expect("at most 12");
+        inode.i_size = U32::new(count * self.plan.geometry.block_size());
+        inode.i_blocks = U32::new(count * self.plan.geometry.sectors_per_block());
+    }
+
+    fn write_inode(&self, ino: Ino, inode: &RawInode) {
+        let geometry = &self.plan.geometry;
+        let (group, index) = geometry.locate_ino(ino);
+        let table = self.offset(self.plan.desc(group).bg_inode_table.get());
+        let at = table + u64::from(index) * u64::from(geometry.inode_size());
+        self.put(at, inode.as_bytes());
+        if geometry.inode_size() > 128 {
+            let extra = RawInodeExtra {
+                i_extra_isize: U16::new(EXTRA_ISIZE),
+                i_crtime: U32::new(self.plan.options.time),
+                ..RawInodeExtra::default()
+            };
+            self.put(at + 128, extra.as_bytes());
+        }
+    }
+
+    /// A directory block with these entries, the last one or a free one filling it.
+    fn write_entries(&self, block: u32, names: &[(&[u8], Ino)]) {
+        let geometry = &self.plan.geometry;
+        let block_size = geometry.block_size();
+        let mut bytes = vec![0; block_size as usize];
+        let mut at = 0;
+        for (index, &(name, ino)) in names.iter().enumerate() {
+            let needed = dirent::needed_len(name.len());
+            let len = if index + 1 == names.len() {
+                block_size - at
+            } else {
+                needed
+            };
+            let name_len = u8::try_from(name.len()).expect("short names");
+            let head = RawDirEntry::new(
+                Some(ino),
+                len,
+                name_len,
+                Some(FileType::Directory),
+                geometry,
+            );
+            let from = at as usize;
+            bytes[from..from + 8].copy_from_slice(head.as_bytes());
+            bytes[from + 8..from + 8 + name.len()].copy_from_slice(name);
+            at += len;
+        }
+        if names.is_empty() {
+            let head = RawDirEntry::new(None, block_size, 0, None, geometry);
+            bytes[..8].copy_from_slice(head.as_bytes());
+        }
+        self.put(self.offset(block), &bytes);
+    }
+
+    /// Inode 7 owns the reserved descriptor blocks: its double indirect block names those behind the primary superblock,
+    /// each of which is an indirect block that names its copies behind the backups.
+    fn write_resize_inode(&self, block: u32) {
+        let geometry = &self.plan.geometry;
+        let addrs = geometry.addr_per_block();
+        let reserved = geometry.reserved_gdt_blocks();
+        let backups: Vec<GroupNr> = self.groups_with_super().skip(1).collect();
+        let mut double = vec![U32::ZERO; addrs as usize];
+        let mut single = vec![U32::ZERO; addrs as usize];
+        for nr in 0..reserved {
+            // The slot is the number that the block will have in the descriptor table.
+            let index = geometry.desc_blocks() + nr;
+            let primary = geometry.first_data_block() + 1 + index;
+            double[(index % addrs) as usize] = U32::new(primary);
+            for (slot, &group) in single.iter_mut().zip(&backups) {
+                let copy = geometry.group_first_block(group).get() + 1 + index;
+                *slot = U32::new(copy);
+                self.clear(self.offset(copy), u64::from(geometry.block_size()));
+            }
+            self.put(self.offset(primary), single.as_bytes());
+        }
+        self.put(self.offset(block), double.as_bytes());
+
+        let mut inode = self.inode(FileType::Regular, 0o600, 1);
+        inode.i_block[indirect::INDIRECT_SLOT as usize + 1] = U32::new(block);
+        // It reaches to the end of the double indirect block.
+        let reach =
+            u64::from(indirect::DIRECT) + u64::from(addrs) + u64::from(addrs) * u64::from(addrs);
+        let size: [U32; 2] = transmute!(zerocopy::little_endian::U64::new(
+            reach << geometry.block_bits()
+        ));
+        [inode.i_size, inode.i_size_high] = size;
+        let copies = u32::try_from(backups.len()).expect("few backups") + 1;
+        inode.i_blocks = U32::new((1 + reserved * copies) * geometry.sectors_per_block());
+        self.write_inode(Ino::RESIZE, &inode);
+    }
+}
+
+fn set_owner(inode: &mut RawInode, (uid, gid): (u32, u32)) {
+    let halves = |id: u32| -> [U16; 2] { transmute!(U32::new(id)) };
+    [inode.i_uid, inode.l_i_uid_high] = halves(uid);
+    [inode.i_gid, inode.l_i_gid_high] = halves(gid);
+}
+
+/// Checks that a block number of a plan is one: used by tests of other crates.
+impl Plan {
+    /// Block of the root directory.
+    ///
+    /// # Panics
+    /// Never: the plan was checked.
+    #[must_use]
+    pub fn root_block(&self) -> FsBlock {
+        self.geometry
+            .fs_block(self.files.root)
+            .expect("placed inside a group")
+    }
+}

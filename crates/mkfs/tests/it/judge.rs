@@ -1,0 +1,52 @@
+//! e2fsprogs and the kernel as judges.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+/// Whether a judge is there. Where it must be (`CI=true`), its absence is a failure.
+pub fn present(program: &str) -> bool {
+    let found = Command::new(program).arg("-V").output().is_ok();
+    if !found {
+        assert!(
+            std::env::var_os("CI").is_none_or(|value| value != "true"),
+            "{program} is missing"
+        );
+        eprintln!("skipped: {program} is missing");
+    }
+    found
+}
+
+/// `e2fsck -fn` finds nothing.
+pub fn e2fsck_clean(image: &Path, what: &str) {
+    let output = Command::new("e2fsck")
+        .arg("-fn")
+        .arg(image)
+        .output()
+        .expect("e2fsck runs");
+    assert!(
+        output.status.success(),
+        "{what}: {}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// The superblock as `dumpe2fs -h` prints it.
+pub fn dumpe2fs(image: &Path) -> BTreeMap<String, String> {
+    let output = Command::new("dumpe2fs")
+        .arg("-h")
+        .arg(image)
+        .output()
+        .expect("dumpe2fs runs");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let pairs = text.lines().filter_map(|line| line.split_once(':'));
+    pairs
+        .map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()))
+        .collect()
+}

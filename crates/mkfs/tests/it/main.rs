@@ -1,0 +1,4 @@
+//! Images that other tools judge.
+
+mod geometry;
+mod judge;

@@ -1,0 +1,243 @@
+//! Files, devices and memory as regions.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use crate::ignore;
+use ext2dax_pmem::{Access, AnonRegion, FileRegion, Medium, Off, OpenError, Persist, Pmem};
+use zerocopy::little_endian::U32;
+
+fn image(dir: &Path, len: u64) -> PathBuf {
+    let path = dir.join("image");
+    File::create(&path).unwrap().set_len(len).unwrap();
+    path
+}
+
+/// A folder on a file system in memory, and one that is not, if the machine has both.
+fn folders() -> Vec<(tempfile::TempDir, Medium)> {
+    let mut folders = Vec::new();
+    for parent in ["/dev/shm", "/var/tmp"] {
+        let Ok(dir) = tempfile::tempdir_in(parent) else {
+            continue;
+        };
+        let path = image(dir.path(), 4096);
+        let medium = FileRegion::open(&path, Access::ReadWrite).unwrap().medium();
+        folders.push((dir, medium));
+    }
+    folders
+}
+
+#[test]
+fn stores_through_a_region_are_the_files_bytes() {
+    for (dir, medium) in folders() {
+        let path = image(dir.path(), 70_000);
+        let pmem = Pmem::new(FileRegion::open(&path, Access::ReadWrite).unwrap());
+        assert_eq!((pmem.len(), pmem.writable()), (70_000, true));
+        pmem.publish(Off::new(1024), U32::new(0x1234_5678));
+        pmem.write_flushed(60_000, &[9; 1000]);
+        pmem.fence();
+        pmem.sync(0..pmem.len()).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!(bytes[1024..1028], [0x78, 0x56, 0x34, 0x12], "{medium:?}");
+        assert_eq!(bytes[60_000..61_000], [9; 1000], "{medium:?}");
+    }
+}
+
+#[test]
+fn the_medium_decides_how_stores_become_durable() {
+    for (dir, medium) in folders() {
+        let path = image(dir.path(), 8192);
+        let pmem = Pmem::new(FileRegion::open(&path, Access::ReadWrite).unwrap());
+        let expected = match medium {
+            Medium::MemoryFile => Persist::Volatile,
+            Medium::DaxFile | Medium::DaxDevice => Persist::FlushLines,
+            Medium::File | Medium::BlockDevice => Persist::PageCache,
+        };
+        assert_eq!(pmem.persist(), expected, "{medium:?}");
+    }
+    if let Ok(dir) = tempfile::tempdir_in("/dev/shm") {
+        let region = FileRegion::open(image(dir.path(), 8192), Access::ReadOnly).unwrap();
+        assert_eq!(region.medium(), Medium::MemoryFile);
+    }
+    assert_eq!(
+        Pmem::new(AnonRegion::new(1).unwrap()).persist(),
+        Persist::Volatile
+    );
+}
+
+/// Flushes must be legal instructions on this processor, at the very first and last byte, too.
+#[test]
+fn flushing_lines_works_on_this_processor() {
+    let pmem = Pmem::new(AnonRegion::with_persist(8192, Persist::FlushLines).unwrap());
+    pmem.publish(Off::new(8188), U32::new(7));
+    pmem.flush(0, 8192);
+    pmem.flush(8191, 1);
+    pmem.flush(8192, 0);
+    let data: Vec<u8> = (0..8192u32).map(|i| i.to_le_bytes()[0]).collect();
+    for (at, len) in [
+        (0, 8192),
+        (1, 8000),
+        (63, 700),
+        (64, 256),
+        (65, 319),
+        (100, 20),
+    ] {
+        pmem.zero_flushed(0, 8192);
+        pmem.write_flushed(at, &data[..len]);
+        pmem.fence();
+        let mut all = vec![0; 8192];
+        pmem.read(0, &mut all);
+        let start = usize::try_from(at).unwrap();
+        assert_eq!(all[start..start + len], data[..len]);
+        assert!(
+            all[..start]
+                .iter()
+                .chain(&all[start + len..])
+                .all(|b| *b == 0),
+            "{len} bytes at {at}"
+        );
+    }
+}
+
+#[test]
+fn an_image_inside_a_larger_file_touches_nothing_outside() {
+    for (dir, medium) in folders() {
+        let path = dir.path().join("disk");
+        std::fs::write(&path, vec![0xee; 40_960]).unwrap();
+        // Byte 512 is not a page's first.
+        for offset in [512u64, 4096, 8192] {
+            let region =
+                FileRegion::open_at(&path, Access::ReadWrite, offset, Some(16_384)).unwrap();
+            assert_eq!(region.offset(), offset);
+            let pmem = Pmem::new(region);
+            assert_eq!(pmem.len(), 16_384);
+            assert_eq!(pmem.huge_phase().is_some(), offset >= 4096);
+            pmem.zero(0, 16_384);
+            pmem.store(Off::new(0), U32::new(1));
+            pmem.sync(0..16_384).unwrap();
+            drop(pmem);
+            let bytes = std::fs::read(&path).unwrap();
+            let (start, end) = (
+                usize::try_from(offset).unwrap(),
+                usize::try_from(offset + 16_384).unwrap(),
+            );
+            assert!(
+                bytes[..start]
+                    .iter()
+                    .chain(&bytes[end..])
+                    .all(|b| *b == 0xee),
+                "{medium:?} at {offset}"
+            );
+            assert_eq!(bytes[start..start + 8], [1, 0, 0, 0, 0, 0, 0, 0]);
+            std::fs::write(&path, vec![0xee; 40_960]).unwrap();
+        }
+    }
+}
+
+#[test]
+fn pieces_outside_the_file_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = image(dir.path(), 8192);
+    for (offset, len) in [
+        (8193, None),
+        (8192, None),
+        (0, Some(8193)),
+        (4096, Some(4097)),
+        (100, None),
+        (0, Some(0)),
+    ] {
+        let error = FileRegion::open_at(&path, Access::ReadOnly, offset, len).unwrap_err();
+        assert!(
+            matches!(error, OpenError::OutOfRange { len: 8192, .. }),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_writer_keeps_everybody_out_and_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = image(dir.path(), 8192);
+    let writer = FileRegion::open(&path, Access::ReadWrite).unwrap();
+    for access in [Access::ReadWrite, Access::ReadOnly] {
+        let error = FileRegion::open(&path, access).unwrap_err();
+        let OpenError::InUse { holders, .. } = &error else {
+            panic!("{error}")
+        };
+        if holders.is_empty() {
+            println!("skipped: /proc/locks does not name the holder here");
+            assert_ne!(
+                std::env::var("CI").as_deref(),
+                Ok("true"),
+                "the holder must be named"
+            );
+        } else {
+            assert_eq!(*holders, [std::process::id()], "{error}");
+            assert!(
+                error
+                    .to_string()
+                    .ends_with(&format!("in use by process {}", std::process::id())),
+                "{error}"
+            );
+        }
+    }
+    let torn = Pmem::new(FileRegion::open(&path, Access::ReadOnlyForced).unwrap());
+    assert!(!torn.writable());
+    // The lock lives as long as the last handle to the region.
+    let pmem = Pmem::new(writer);
+    let clone = pmem.slice(4096, 4096);
+    drop(pmem);
+    assert!(FileRegion::open(&path, Access::ReadWrite).is_err());
+    drop(clone);
+    drop(FileRegion::open(&path, Access::ReadWrite).unwrap());
+}
+
+#[test]
+fn readers_share_and_keep_a_writer_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = image(dir.path(), 8192);
+    let (a, b) = (
+        FileRegion::open(&path, Access::ReadOnly).unwrap(),
+        FileRegion::open(&path, Access::ReadOnly).unwrap(),
+    );
+    assert!(matches!(
+        FileRegion::open(&path, Access::ReadWrite),
+        Err(OpenError::InUse { .. })
+    ));
+    drop((a, b));
+    drop(FileRegion::open(&path, Access::ReadWrite).unwrap());
+}
+
+#[test]
+fn a_store_through_a_reader_is_a_bug_that_panics() {
+    let dir = tempfile::tempdir().unwrap();
+    let pmem = Pmem::new(FileRegion::open(image(dir.path(), 8192), Access::ReadOnly).unwrap());
+    for wrong in [
+        Box::new(|pmem: &Pmem| pmem.store(Off::new(0), 1u8)) as Box<dyn Fn(&Pmem)>,
+        Box::new(|pmem| pmem.write(0, &[1])),
+        Box::new(|pmem| pmem.zero(0, 1)),
+        Box::new(|pmem| pmem.zero_flushed(0, 1)),
+        Box::new(|pmem| ignore(pmem.or_word(Off::new(0), 1))),
+        Box::new(|pmem| ignore(pmem.copy_in_flushed(0, (&[1u8]).into()))),
+    ] {
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| wrong(&pmem))).is_err());
+    }
+    assert_eq!(pmem.load(Off::<u8>::new(0)), 0);
+}
+
+#[test]
+fn what_is_not_an_image_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let reason = |path: &Path| {
+        FileRegion::open(path, Access::ReadOnly)
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(reason(Path::new("/dev/null")).contains("a character device other than dax"));
+    assert!(reason(dir.path()).contains("a directory"));
+    assert!(reason(&dir.path().join("absent")).contains("open"));
+    assert!(matches!(
+        FileRegion::open(image(dir.path(), 0), Access::ReadOnly),
+        Err(OpenError::OutOfRange { .. })
+    ));
+}
