@@ -21,6 +21,7 @@ use ext2dax_pmem::{Access, AnonRegion, FileRegion, Pmem};
 
 mod options;
 mod plan;
+pub mod program;
 mod write;
 
 pub use options::{

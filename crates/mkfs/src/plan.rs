@@ -337,9 +337,10 @@ fn find_shape(options: &Options, blocks: u32) -> Result<Shape, Refusal> {
         if rest == 0 || rest >= worthwhile || shape.groups == 1 {
             return Ok(shape);
         }
-        // The reserved share shrinks with the size, and as often as a group is left off.
+        // The reserved share shrinks with the size, and does not grow back if the search starts again.
         let left = shape.blocks - rest;
-        let reserved = u64::from(shape.reserved_blocks) * u64::from(left) / u64::from(shape.blocks);
+        let reserved =
+            u64::from(reserved_blocks(options, blocks)) * u64::from(left) / u64::from(blocks);
         shape.reserved_blocks = u32::try_from(reserved).unwrap_or(u32::MAX);
         shape.blocks = left;
     }

@@ -209,10 +209,10 @@ fn shape_equals_mke2fs_over_options() {
         (with("none"), &["-b", "1024", "-O", "none"], 30 * MIB),
         (
             Options {
-                resize_to: Some(200_000),
+                resize_to: Some(2_000_000),
                 ..base.clone()
             },
-            &["-b", "1024", "-E", "resize=200000"],
+            &["-b", "1024", "-E", "resize=2000000"],
             30 * MIB,
         ),
     ];

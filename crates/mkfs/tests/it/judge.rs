@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Whether a judge is there. Where it must be (`CI=true`), its absence is a failure.
-pub fn present(program: &str) -> bool {
+pub(crate) fn present(program: &str) -> bool {
     let found = Command::new(program).arg("-V").output().is_ok();
     if !found {
         assert!(
@@ -18,7 +18,7 @@ pub fn present(program: &str) -> bool {
 }
 
 /// `e2fsck -fn` finds nothing.
-pub fn e2fsck_clean(image: &Path, what: &str) {
+pub(crate) fn e2fsck_clean(image: &Path, what: &str) {
     let output = Command::new("e2fsck")
         .arg("-fn")
         .arg(image)
@@ -33,7 +33,7 @@ pub fn e2fsck_clean(image: &Path, what: &str) {
 }
 
 /// The superblock as `dumpe2fs -h` prints it.
-pub fn dumpe2fs(image: &Path) -> BTreeMap<String, String> {
+pub(crate) fn dumpe2fs(image: &Path) -> BTreeMap<String, String> {
     let output = Command::new("dumpe2fs")
         .arg("-h")
         .arg(image)

@@ -1,4 +1,6 @@
-//! Images that other tools judge.
+//! Images that other tools judge, and the program.
 
 mod geometry;
+mod images;
 mod judge;
+mod program;

@@ -1,0 +1,292 @@
+//! Options of the command line, and what they ask for.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use clap::{ArgAction, Parser};
+
+use super::extended;
+use super::size;
+use crate::{Inodes, Options, edit_features};
+
+/// Make an ext2 file system in a file or on a device.
+///
+/// Everything is checked before the first byte is written. The shape is the one that mke2fs chooses for the same options,
+/// but blocks are 4096 bytes at every size unless -b says otherwise.
+#[derive(Debug, Parser)]
+#[command(
+    name = "mkfs.ext2dax",
+    bin_name = "mkfs.ext2dax",
+    version,
+    disable_version_flag = true
+)]
+#[command(
+    after_help = "Exit status: 0 made, 1 not made. SOURCE_DATE_EPOCH sets all times and makes the image reproducible."
+)]
+pub(crate) struct Args {
+    /// File or device; a file is made, or made longer, as SIZE says
+    pub(crate) image: PathBuf,
+    /// KiB, or blocks if -b is given; with a suffix k, m, g, t (powers of 1024) or s (512 bytes). Without it the size that
+    /// the target has
+    pub(crate) size: Option<String>,
+    /// Bytes in a block, 1024 to 65536; with a minus sign before it: at least so many
+    #[arg(short = 'b', value_name = "BYTES", allow_hyphen_values = true)]
+    pub(crate) block_size: Option<String>,
+    /// Bytes of an inode, 128 to the block size
+    #[arg(short = 'I', value_name = "BYTES")]
+    pub(crate) inode_size: Option<String>,
+    /// One inode for so many bytes
+    #[arg(short = 'i', value_name = "BYTES", conflicts_with = "inodes")]
+    pub(crate) ratio: Option<String>,
+    /// Number of inodes
+    #[arg(short = 'N', value_name = "COUNT")]
+    pub(crate) inodes: Option<u32>,
+    /// Blocks in a group
+    #[arg(short = 'g', value_name = "BLOCKS")]
+    pub(crate) blocks_per_group: Option<u32>,
+    /// Volume name, up to 16 bytes
+    #[arg(short = 'L', value_name = "NAME")]
+    pub(crate) label: Option<String>,
+    /// Directory where it was last mounted
+    #[arg(short = 'M', value_name = "DIR")]
+    pub(crate) last_mounted: Option<String>,
+    /// UUID, or clear, random, time
+    #[arg(short = 'U', value_name = "UUID")]
+    pub(crate) uuid: Option<String>,
+    /// Percentage of blocks that only root may take, 0 to 50, fractions allowed
+    #[arg(short = 'm', value_name = "PERCENT")]
+    pub(crate) reserved: Option<String>,
+    /// Revision: 0 or 1
+    #[arg(short = 'r', value_name = "REVISION")]
+    pub(crate) revision: Option<u32>,
+    /// What to do about damage: continue, remount-ro, panic
+    #[arg(short = 'e', value_name = "WHAT")]
+    pub(crate) on_error: Option<String>,
+    /// Creator: linux, hurd, freebsd, or a number
+    #[arg(short = 'o', value_name = "OS")]
+    pub(crate) creator_os: Option<String>,
+    /// Features, separated by commas; ^ before a name removes it, none removes all
+    #[arg(short = 'O', value_name = "FEATURE", action = ArgAction::Append)]
+    pub(crate) features: Vec<String>,
+    /// Extended options: offset=, root_owner[=U:G], root_perms=, hash_seed=, num_backup_sb=, resize=, stride=,
+    /// stripe_width=, revision=, test_fs, nodiscard, discard, assume_storage_prezeroed[=1], reproducible
+    #[arg(short = 'E', value_name = "KEY[=VALUE]", action = ArgAction::Append)]
+    pub(crate) extended: Vec<String>,
+    /// File system type: ext2
+    #[arg(short = 't', value_name = "TYPE")]
+    pub(crate) fs_type: Option<String>,
+    /// Usage: small, floppy, default, big, huge, news, largefile, largefile4, hurd
+    #[arg(short = 'T', value_name = "USAGE")]
+    pub(crate) usage: Option<String>,
+    /// Overwrite a known file system; twice: also one in use
+    #[arg(short = 'F', action = ArgAction::Count)]
+    pub(crate) force: u8,
+    /// Show the plan and change nothing
+    #[arg(short = 'n')]
+    pub(crate) dry_run: bool,
+    /// Say nothing
+    #[arg(short = 'q')]
+    pub(crate) quiet: bool,
+    /// Say more
+    #[arg(short = 'v')]
+    pub(crate) verbose: bool,
+    /// Plan and result as one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Version
+    #[arg(short = 'V', long = "version", action = ArgAction::Version)]
+    version: (),
+    #[command(flatten)]
+    pub(crate) refused: super::refused::Refused,
+}
+
+/// What is asked for, in numbers.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) options: Options,
+    pub(crate) size: Option<u64>,
+    pub(crate) offset: u64,
+    pub(crate) explicit_block_size: bool,
+    /// No clock and no random numbers.
+    pub(crate) reproducible: bool,
+    /// Options that ask for what holds anyway.
+    pub(crate) notes: Vec<String>,
+}
+
+impl Args {
+    pub(crate) fn request(&self) -> anyhow::Result<Request> {
+        let mut options = Options::default();
+        self.usage_type(&mut options)?;
+        self.shape(&mut options)?;
+        self.names(&mut options)?;
+        for list in &self.features {
+            edit_features(&mut options.features, list)?;
+        }
+        let epoch = source_date_epoch()?;
+        let mut request = Request {
+            options,
+            size: None,
+            offset: 0,
+            explicit_block_size: self.block_size.is_some(),
+            reproducible: epoch.is_some() || self.uuid.as_deref() == Some("content"),
+            notes: Vec::new(),
+        };
+        extended::apply(&self.extended, &mut request)?;
+        if request.options.revision == 0 && !self.features.is_empty() {
+            bail!("-O: features need revision 1");
+        }
+        let unit = if self.block_size.is_some() {
+            request.options.block_size
+        } else {
+            1024
+        };
+        request.size = self
+            .size
+            .as_deref()
+            .map(|text| size::parse_size(text, unit))
+            .transpose()?;
+        request.options.time = match epoch {
+            Some(time) => time,
+            None if request.reproducible => crate::FIXED_TIME,
+            None => now(),
+        };
+        Ok(request)
+    }
+
+    fn usage_type(&self, options: &mut Options) -> anyhow::Result<()> {
+        match self.fs_type.as_deref() {
+            None | Some("ext2") => {}
+            Some(other @ ("ext3" | "ext4" | "ext4dev")) => {
+                bail!("-t {other}: this makes ext2; use mke2fs -t {other}")
+            }
+            Some(other) => bail!("-t {other}: unknown type; this makes ext2"),
+        }
+        for word in self.usage.iter().flat_map(|list| list.split(',')) {
+            match word {
+                "default" | "ext2" => {}
+                "small" => {
+                    options.block_size = 1024;
+                    options.inodes = Inodes::Ratio(4096);
+                }
+                "floppy" => {
+                    options.block_size = 1024;
+                    options.inodes = Inodes::Ratio(8192);
+                }
+                "big" => options.inodes = Inodes::Ratio(32_768),
+                "huge" => options.inodes = Inodes::Ratio(65_536),
+                "news" => options.inodes = Inodes::Ratio(4096),
+                "largefile" => options.inodes = Inodes::Ratio(1 << 20),
+                "largefile4" => options.inodes = Inodes::Ratio(1 << 22),
+                "hurd" => {
+                    options.block_size = 4096;
+                    options.inode_size = 128;
+                }
+                other => bail!(
+                    "-T {other}: unknown usage; one of small floppy default big huge news largefile largefile4 hurd"
+                ),
+            }
+        }
+        Ok(())
+    }
+
+    fn shape(&self, options: &mut Options) -> anyhow::Result<()> {
+        if let Some(text) = &self.block_size {
+            // -b -2048 means 2048 or more; the default is enough if it is.
+            let (text, least) = text
+                .strip_prefix('-')
+                .map_or((text.as_str(), false), |text| (text, true));
+            let bytes = size::parse_u32("-b", text)?;
+            options.block_size = if least {
+                bytes.max(options.block_size)
+            } else {
+                bytes
+            };
+        }
+        if let Some(text) = &self.inode_size {
+            options.inode_size = size::parse_u32("-I", text)?;
+        } else {
+            options.inode_size = options.inode_size.min(options.block_size);
+        }
+        if let Some(text) = &self.ratio {
+            let ratio = size::parse_u32("-i", text)?;
+            if !(1024..=67_108_864).contains(&ratio) {
+                bail!("-i {text}: must be 1024 to 67108864");
+            }
+            options.inodes = Inodes::Ratio(ratio);
+        }
+        if let Some(count) = self.inodes {
+            options.inodes = Inodes::Count(count);
+        }
+        options.blocks_per_group = self.blocks_per_group;
+        if let Some(text) = &self.reserved {
+            options.reserved_share = size::parse_percent("-m", text)?;
+        }
+        if let Some(revision) = self.revision {
+            options.revision = revision;
+        }
+        Ok(())
+    }
+
+    fn names(&self, options: &mut Options) -> anyhow::Result<()> {
+        if let Some(label) = &self.label {
+            if label.len() > 16 {
+                bail!("-L {label}: longer than 16 bytes");
+            }
+            options.label = label.clone().into_bytes();
+        }
+        if let Some(dir) = &self.last_mounted {
+            options.last_mounted = dir.clone().into_bytes();
+        }
+        options.on_error = match self.on_error.as_deref() {
+            None | Some("continue") => 1,
+            Some("remount-ro") => 2,
+            Some("panic") => 3,
+            Some(other) => bail!("-e {other}: must be continue, remount-ro or panic"),
+        };
+        options.creator_os = match self.creator_os.as_deref() {
+            None | Some("linux" | "Linux") => 0,
+            Some("hurd" | "GNU" | "gnu") => 1,
+            Some("freebsd" | "FreeBSD") => 3,
+            Some(other) => other
+                .parse()
+                .with_context(|| format!("-o {other}: must be linux, hurd, freebsd or a number"))?,
+        };
+        options.uuid = match self.uuid.as_deref() {
+            None | Some("random" | "content") => None,
+            Some("clear" | "null") => Some([0; 16]),
+            Some("time") => bail!("-U time: names a network card; use random"),
+            Some(text) => {
+                let uuid = uuid::Uuid::try_parse(text).ok();
+                Some(
+                    *uuid
+                        .with_context(|| format!("-U {text}: not a UUID"))?
+                        .as_bytes(),
+                )
+            }
+        };
+        Ok(())
+    }
+}
+
+fn source_date_epoch() -> anyhow::Result<Option<u32>> {
+    let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH") else {
+        return Ok(None);
+    };
+    let text = text.to_string_lossy();
+    let seconds = text
+        .trim()
+        .parse::<u32>()
+        .ok()
+        .filter(|&seconds| i32::try_from(seconds).is_ok());
+    let seconds = seconds
+        .with_context(|| format!("SOURCE_DATE_EPOCH={text}: not a time from 1970 to 2038"))?;
+    Ok(Some(seconds))
+}
+
+fn now() -> u32 {
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    // Past 2038 the superblock's extra bits would be needed; its 32 bits are unsigned until 2106.
+    u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
+}

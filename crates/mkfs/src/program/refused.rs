@@ -1,0 +1,87 @@
+//! Options of mke2fs that are refused by name, each with what to use instead.
+
+use anyhow::bail;
+use clap::Args as ClapArgs;
+
+use super::args::Args;
+
+/// Known and not done.
+#[derive(ClapArgs, Debug)]
+pub(crate) struct Refused {
+    #[arg(short = 'c', hide = true, action = clap::ArgAction::Count)]
+    check: u8,
+    #[arg(short = 'C', hide = true)]
+    cluster: Option<String>,
+    #[arg(short = 'd', hide = true)]
+    contents: Vec<String>,
+    #[arg(short = 'D', hide = true)]
+    direct: bool,
+    #[arg(short = 'f', hide = true)]
+    fragment: Option<String>,
+    #[arg(short = 'G', hide = true)]
+    flex: Option<String>,
+    #[arg(short = 'j', hide = true)]
+    journal: bool,
+    #[arg(short = 'J', hide = true)]
+    journal_options: Option<String>,
+    #[arg(short = 'l', hide = true)]
+    bad_blocks: Option<String>,
+    #[arg(short = 'S', hide = true)]
+    super_only: bool,
+    #[arg(short = 'z', hide = true)]
+    undo: Option<String>,
+}
+
+pub(crate) fn check(args: &Args) -> anyhow::Result<()> {
+    let given = &args.refused;
+    let table = [
+        (
+            given.check > 0,
+            "-c: does not look for bad blocks; run badblocks on the device first",
+        ),
+        (
+            given.cluster.is_some(),
+            "-C: bigalloc is an ext4 feature; use mke2fs",
+        ),
+        (
+            !given.contents.is_empty(),
+            "-d: makes empty file systems; fill it with ext2dax cp -r, or use mke2fs -d",
+        ),
+        (
+            given.direct,
+            "-D: there is no page cache of ours to go around; leave it out",
+        ),
+        (
+            given.fragment.is_some(),
+            "-f: fragments are as large as blocks; leave it out",
+        ),
+        (
+            given.flex.is_some(),
+            "-G: flex_bg is an ext4 feature; use mke2fs",
+        ),
+        (
+            given.journal,
+            "-j: a journal is an ext3 feature; use mke2fs -j",
+        ),
+        (
+            given.journal_options.is_some(),
+            "-J: a journal is an ext3 feature; use mke2fs -J",
+        ),
+        (
+            given.bad_blocks.is_some(),
+            "-l: does not take a list of bad blocks; use mke2fs -l",
+        ),
+        (
+            given.super_only,
+            "-S: does not write superblocks alone; repair with fsck.ext2dax -b or e2fsck -b",
+        ),
+        (
+            given.undo.is_some(),
+            "-z: writes no undo file; copy the target first, or use mke2fs -z",
+        ),
+    ];
+    match table.iter().find(|row| row.0) {
+        Some((_, text)) => bail!("{text}"),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,108 @@
+//! What the program says about a plan.
+
+use std::io::{self, Write};
+
+use serde_json::json;
+
+use super::args::Args;
+use super::target::Target;
+use crate::Plan;
+
+/// The plan, or what was made of it.
+pub(crate) fn plan(args: &Args, plan: &Plan, target: &Target, made: bool) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    if args.json {
+        return Ok(print_json(&mut out, plan, target, made)?);
+    }
+    if args.quiet {
+        return Ok(());
+    }
+    Ok(print_text(&mut out, args, plan, target, made)?)
+}
+
+fn print_text(
+    out: &mut impl Write,
+    args: &Args,
+    plan: &Plan,
+    target: &Target,
+    made: bool,
+) -> io::Result<()> {
+    let (geometry, raw) = (plan.geometry(), plan.superblock());
+    let verb = if made { "made" } else { "would make" };
+    writeln!(
+        out,
+        "{}: {verb} {} bytes: {} blocks of {}, {} groups, {} inodes of {}",
+        target.name(),
+        plan.len_bytes(),
+        geometry.blocks_count(),
+        geometry.block_size(),
+        geometry.groups(),
+        geometry.inodes_count(),
+        geometry.inode_size()
+    )?;
+    writeln!(
+        out,
+        "UUID {}, features {}",
+        uuid(plan),
+        geometry.features().names(",")
+    )?;
+    if plan.left_off() > 0 {
+        writeln!(
+            out,
+            "{} blocks at the end are too few for a group and stay unused",
+            plan.left_off()
+        )?;
+    }
+    if args.verbose || !made {
+        writeln!(
+            out,
+            "{} blocks free, {} reserved; {} blocks and {} inodes a group; {} descriptor blocks reserved for growing",
+            raw.s_free_blocks_count,
+            geometry.reserved_blocks(),
+            geometry.blocks_per_group(),
+            geometry.inodes_per_group(),
+            geometry.reserved_gdt_blocks()
+        )?;
+        let backups: Vec<String> = plan.backups().iter().map(u32::to_string).collect();
+        let backups = if backups.is_empty() {
+            "none".to_owned()
+        } else {
+            backups.join(", ")
+        };
+        writeln!(out, "backup superblocks: {backups}")?;
+    }
+    Ok(())
+}
+
+fn print_json(out: &mut impl Write, plan: &Plan, target: &Target, made: bool) -> io::Result<()> {
+    let (geometry, raw) = (plan.geometry(), plan.superblock());
+    let features = geometry.features().names(",").to_string();
+    let object = json!({
+        "schema": 1,
+        "image": target.name().to_string(),
+        "made": made,
+        "bytes": plan.len_bytes(),
+        "block_size": geometry.block_size(),
+        "blocks": geometry.blocks_count(),
+        "blocks_free": raw.s_free_blocks_count.get(),
+        "blocks_reserved": geometry.reserved_blocks(),
+        "blocks_left_off": plan.left_off(),
+        "blocks_per_group": geometry.blocks_per_group(),
+        "groups": geometry.groups(),
+        "inodes": geometry.inodes_count(),
+        "inodes_free": raw.s_free_inodes_count.get(),
+        "inodes_per_group": geometry.inodes_per_group(),
+        "inode_size": geometry.inode_size(),
+        "revision": geometry.revision(),
+        "reserved_gdt_blocks": geometry.reserved_gdt_blocks(),
+        "features": features.split(',').filter(|name| !name.is_empty()).collect::<Vec<_>>(),
+        "backups": plan.backups(),
+        "uuid": uuid(plan).to_string(),
+        "label": String::from_utf8_lossy(raw.volume_name()),
+    });
+    writeln!(out, "{object}")
+}
+
+fn uuid(plan: &Plan) -> uuid::Uuid {
+    uuid::Uuid::from_bytes(plan.superblock().s_uuid)
+}

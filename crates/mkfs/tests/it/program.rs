@@ -1,0 +1,183 @@
+//! The program: exit status, one line of complaint, and nothing changed when it refuses.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use crate::judge;
+
+fn run(dir: &Path, args: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mkfs-ext2dax"));
+    command
+        .current_dir(dir)
+        .args(args.split_whitespace())
+        .env_remove("SOURCE_DATE_EPOCH");
+    command.output().expect("the program runs")
+}
+
+fn made(dir: &Path, args: &str) -> String {
+    let output = run(dir, args);
+    assert!(
+        output.status.success(),
+        "{args}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn refused(dir: &Path, args: &str, why: &str) {
+    let output = run(dir, args);
+    let complaint = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{args}: {complaint}");
+    assert_eq!(complaint.lines().count(), 1, "{args}: {complaint}");
+    assert!(
+        complaint.starts_with("mkfs.ext2dax: ") && complaint.contains(why),
+        "{args}: {complaint}"
+    );
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn every_refusal_is_one_line_and_leaves_no_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let table = [
+        ("x", "does not exist; give a size"),
+        ("x 8q", "size 8q"),
+        ("x 8m extra", "unexpected argument 'extra'"),
+        ("", "<IMAGE>"),
+        (". 8m", "is a directory"),
+        ("-b 3000 x 8m", "block size 3000 is not a power of two"),
+        ("-b 131072 x 8m", "block size 131072"),
+        ("-b 4096 x 20", "too small: needs"),
+        ("-b x x 8m", "-b x: not a number"),
+        ("-I 96 x 8m", "inode size 96"),
+        ("-I 8192 x 8m", "inode size 8192"),
+        ("-i 1 x 8m", "-i 1: must be"),
+        ("-N 0 x 8m", "0 inodes"),
+        ("-N 4000000000 x 8m", "4000000000 inodes"),
+        ("-g 100 x 8m", "100 blocks per group"),
+        ("-m 51 x 8m", "-m 51: must be 0 to 50"),
+        ("-r 2 x 8m", "revision 2"),
+        ("-L seventeen-letters x 8m", "longer than 16 bytes"),
+        ("-U nonsense x 8m", "not a UUID"),
+        ("-U time x 8m", "use random"),
+        ("-e explode x 8m", "-e explode"),
+        ("-o beos x 8m", "-o beos"),
+        ("-O extents x 8m", "-O extents: not a feature of ext2"),
+        ("-O has_journal x 8m", "not a feature of ext2"),
+        ("-O nonsense x 8m", "unknown feature"),
+        ("-O meta_bg x 8m", "add ^resize_inode"),
+        ("-O ^sparse_super x 8m", "add ^resize_inode"),
+        ("-E nonsense x 8m", "-E nonsense: unknown key"),
+        ("-E offset=100 x 8m", "multiple of 512"),
+        ("-E root_perms=9 x 8m", "octal"),
+        ("-E num_backup_sb=3 x 8m", "must be 0, 1 or 2"),
+        ("-E resize=100 x 8m", "-E resize=100"),
+        ("-E encoding=utf8 x 8m", "ext4 feature"),
+        ("-t ext4 x 8m", "mke2fs -t ext4"),
+        ("-T nonsense x 8m", "-T nonsense"),
+        ("-c x 8m", "-c: "),
+        ("-C 65536 x 8m", "-C: "),
+        ("-d . x 8m", "-d: "),
+        ("-D x 8m", "-D: "),
+        ("-G 16 x 8m", "-G: flex_bg is an ext4 feature"),
+        ("-j x 8m", "-j: "),
+        ("-J size=4 x 8m", "-J: "),
+        ("-l bad x 8m", "-l: "),
+        ("-S x 8m", "-S: "),
+        ("-z undo x 8m", "-z: "),
+        ("x 20000t", "more than ext2 can count"),
+    ];
+    for (args, why) in table {
+        refused(dir.path(), args, why);
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_known_signature_is_overwritten_with_force_only() {
+    let dir = tempfile::tempdir().unwrap();
+    made(dir.path(), "-q x 8m");
+    let before = std::fs::read(dir.path().join("x")).unwrap();
+    refused(dir.path(), "x", "contains ext2; -F overwrites it");
+    assert_eq!(std::fs::read(dir.path().join("x")).unwrap(), before);
+    made(dir.path(), "-q -F x");
+    assert_ne!(
+        std::fs::read(dir.path().join("x")).unwrap(),
+        before,
+        "another UUID"
+    );
+}
+
+#[test]
+fn dry_run_writes_nothing_and_names_the_backups() {
+    let dir = tempfile::tempdir().unwrap();
+    let plan = made(dir.path(), "-n -b 1024 x 65536");
+    assert!(
+        plan.contains("would make 67108864 bytes") && plan.contains("8193, 24577, 40961, 57345"),
+        "{plan}"
+    );
+    assert!(!dir.path().join("x").exists());
+    assert_eq!(made(dir.path(), "-q x 8m"), "");
+}
+
+#[test]
+fn json_is_one_object() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = made(dir.path(), "--json -L name -b 2k x 4096");
+    let object: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        (object["bytes"].as_u64(), object["label"].as_str()),
+        (Some(8 << 20), Some("name")),
+        "bare size counts blocks"
+    );
+    assert_eq!(object["made"], true);
+}
+
+#[test]
+fn an_offset_keeps_what_is_around_the_image() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("disk");
+    std::fs::write(&path, vec![0x5a; 12 << 20]).unwrap();
+    made(dir.path(), "-q -E offset=1m disk 8m");
+    let bytes = std::fs::read(&path).unwrap();
+    assert_eq!(bytes.len(), 12 << 20);
+    assert!(
+        bytes[..1 << 20]
+            .iter()
+            .chain(&bytes[9 << 20..])
+            .all(|&byte| byte == 0x5a)
+    );
+    if judge::present("e2fsck") {
+        judge::e2fsck_clean(
+            Path::new(&format!("{}?offset=1048576", path.display())),
+            "at an offset",
+        );
+    }
+}
+
+#[test]
+fn source_date_epoch_makes_images_equal() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["one", "two"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mkfs-ext2dax"));
+        command
+            .current_dir(dir.path())
+            .args(["-q", name, "4m"])
+            .env("SOURCE_DATE_EPOCH", "1700000000");
+        assert!(command.status().unwrap().success());
+    }
+    let read = |name| std::fs::read(dir.path().join(name)).unwrap();
+    assert_eq!(read("one"), read("two"));
+}
+
+#[test]
+fn a_file_held_by_a_reader_is_refused_and_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    made(dir.path(), "-q x 4m");
+    let before = std::fs::read(dir.path().join("x")).unwrap();
+    let _reader =
+        ext2dax_pmem::FileRegion::open(dir.path().join("x"), ext2dax_pmem::Access::ReadOnly)
+            .unwrap();
+    refused(dir.path(), "-F x", "in use");
+    assert_eq!(std::fs::read(dir.path().join("x")).unwrap(), before);
+}
