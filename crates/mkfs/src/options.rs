@@ -253,7 +253,7 @@ impl fmt::Display for Refusal {
             Self::InodeSize { found, max } => {
                 write!(
                     f,
-                    "inode size {found} is not a power of two from 128 to the block size of {max}"
+                    "inode size {found} is not a power of two from 128 to {max}, the most with these blocks"
                 )
             }
             Self::BlocksPerGroup { found, max } => {

@@ -207,11 +207,10 @@ fn check(options: &Options) -> Result<(), Refusal> {
         return Err(Refusal::Revision(options.revision));
     }
     let found = options.inode_size;
-    if !found.is_power_of_two() || found < 128 || found > block_size {
-        return Err(Refusal::InodeSize {
-            found,
-            max: block_size,
-        });
+    // s_inode_size has 16 bits.
+    let max = block_size.min(32_768);
+    if !found.is_power_of_two() || found < 128 || found > max {
+        return Err(Refusal::InodeSize { found, max });
     }
     let max = (block_size * 8).min(MAX_BLOCKS_PER_GROUP);
     if let Some(found) = options.blocks_per_group
@@ -394,6 +393,12 @@ fn fill_table(options: &Options, per_group: u32, groups: u32) -> u32 {
     let mut wanted = per_group.min(max);
     loop {
         let filled = (wanted.div_ceil(per_block) * per_block).max(8) & !7;
+        // Rounding down must not lose the reserved inodes and lost+found.
+        let filled = if filled * groups.min(2) > GOOD_OLD_FIRST_INO {
+            filled
+        } else {
+            16
+        };
         if filled.checked_mul(groups).is_some() {
             return filled;
         }

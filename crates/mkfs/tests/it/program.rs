@@ -47,7 +47,7 @@ fn every_refusal_is_one_line_and_leaves_no_file() {
         (". 8m", "is a directory"),
         ("-b 3000 x 8m", "block size 3000 is not a power of two"),
         ("-b 131072 x 8m", "block size 131072"),
-        ("-b 4096 x 20", "too small: needs"),
+        ("-b 4096 x 20k", "too small: needs"),
         ("-b x x 8m", "-b x: not a number"),
         ("-I 96 x 8m", "inode size 96"),
         ("-I 8192 x 8m", "inode size 8192"),
