@@ -233,6 +233,14 @@ pub struct Cpu {
     number: usize,
 }
 
+/// What a CPU needs of a mapping: its table, and the handler that a fault goes to.
+pub trait Faulting {
+    /// The table behind the view.
+    fn table(&self) -> &SoftTable;
+    /// Handles a fault, waiting for locks and gates.
+    fn fault(&self, fault: &Fault) -> Outcome;
+}
+
 /// A mapping as a program sees it: file, view, and the table behind the view.
 pub struct Mapping<M: BlockMap> {
     /// The file.
@@ -252,6 +260,16 @@ impl<M: BlockMap> core::fmt::Debug for Mapping<M> {
     }
 }
 
+impl<M: BlockMap> Faulting for Mapping<M> {
+    fn table(&self) -> &SoftTable {
+        &self.table
+    }
+
+    fn fault(&self, fault: &Fault) -> Outcome {
+        handle(&self.file, &self.view, fault)
+    }
+}
+
 impl Cpu {
     /// CPU `number` of the machine.
     #[must_use]
@@ -266,12 +284,7 @@ impl Cpu {
     ///
     /// # Errors
     /// What the program gets instead: `Bus`, `Segv`, `NoMemory`.
-    pub fn load<M: BlockMap>(
-        &self,
-        mapping: &Mapping<M>,
-        at: u64,
-        to: &mut [u8],
-    ) -> Result<(), Outcome> {
+    pub fn load(&self, mapping: &impl Faulting, at: u64, to: &mut [u8]) -> Result<(), Outcome> {
         self.access(
             mapping,
             at,
@@ -288,12 +301,7 @@ impl Cpu {
     ///
     /// # Errors
     /// What the program gets instead: `Bus`, `Segv`, `NoMemory`.
-    pub fn store<M: BlockMap>(
-        &self,
-        mapping: &Mapping<M>,
-        at: u64,
-        from: &[u8],
-    ) -> Result<(), Outcome> {
+    pub fn store(&self, mapping: &impl Faulting, at: u64, from: &[u8]) -> Result<(), Outcome> {
         self.access(
             mapping,
             at,
@@ -312,14 +320,14 @@ impl Cpu {
         )
     }
 
-    fn access<M: BlockMap>(
+    fn access(
         &self,
-        mapping: &Mapping<M>,
+        mapping: &impl Faulting,
         at: u64,
         write: bool,
         mut run: impl FnMut(&Machine, &mut State, Translation, usize, (usize, u64)),
     ) -> Result<(), Outcome> {
-        let page = (mapping.table.id, at >> PAGE_BITS);
+        let page = (mapping.table().id, at >> PAGE_BITS);
         let within = usize::try_from(at % PAGE_SIZE).expect("less than a page");
         loop {
             self.machine.point();
@@ -330,7 +338,7 @@ impl Cpu {
                     return Ok(());
                 }
             }
-            match handle(&mapping.file, &mapping.view, &Fault::at(page.1, write)) {
+            match mapping.fault(&Fault::at(page.1, write)) {
                 Outcome::Installed | Outcome::Retry => {}
                 outcome => return Err(outcome),
             }
