@@ -1,1 +1,3 @@
 //! Model, crash-state enumerator, outside judges and cross-crate tests.
+
+pub mod crash;
