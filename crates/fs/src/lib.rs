@@ -1,1 +1,38 @@
 //! An ext2-compatible DAX file system: mount an image and work on it in place.
+//!
+//! A file's pages *are* the image's blocks: there is no page cache, no block layer and no journal. Every change is
+//! prepared where nobody looks, made durable, and published by one aligned store, in an order in which every state that a
+//! crash can leave is one that the stock checker repairs without asking.
+//!
+//! Two layers: inodes ([`Inode`]) for FUSE servers and kernels, and paths in the manner of `std::fs` ([`File`],
+//! [`OpenOptions`], [`Metadata`], [`ReadDir`]) for programs. [`FileSystem`] is `Clone + Send + Sync`; every operation takes
+//! `&self`, and there is no big lock.
+//!
+//! No threads, no globals, no page cache. Paths, users and times are known in this crate and in none below it.
+
+#![cfg_attr(not(feature = "std"), no_std)]
+
+extern crate alloc;
+
+pub mod clock;
+mod dir;
+mod inode;
+mod mount;
+mod ops;
+mod options;
+mod orphan;
+mod path;
+mod state;
+
+pub use clock::Clock;
+#[cfg(feature = "std")]
+pub use clock::SystemClock;
+pub use dir::Entry;
+pub use ext2dax_format::{Error, Result, Timestamp};
+pub use inode::{Attributes, Inode, SetAttributes};
+pub use mount::{FileSystem, StatFs};
+pub use ops::{New, RenameFlags};
+pub use options::{Atime, MountOptions, StatfsStyle};
+pub use path::{
+    DirBuilder, DirEntry, File, FileTimes, Metadata, OpenOptions, Permissions, ReadDir, SeekFrom,
+};

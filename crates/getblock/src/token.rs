@@ -111,6 +111,12 @@ impl Fresh {
 pub struct Zeroed(pub(crate) Fresh);
 
 impl Zeroed {
+    /// Hands the blocks over to an inode whose body, durable by now, leads to them: the first block of a directory, the
+    /// text of a symlink.
+    pub fn hand_over(self) -> Run {
+        self.0.run
+    }
+
     /// The blocks.
     #[must_use]
     pub const fn run(&self) -> Run {

@@ -119,6 +119,12 @@ impl Volume {
         Brand(Arc::as_ptr(&self.0).addr())
     }
 
+    /// An attribute block that its last inode has let go of: the caller's word that `i_file_acl` no longer leads to it,
+    /// durably, and that no other inode counts as its user. Trees know nothing of attribute blocks.
+    pub fn detach_attribute_block(&self, block: FsBlock) -> Detached {
+        Detached::single(Run::single(block), self.brand())
+    }
+
     /// Clears the bits of blocks that nothing leads to any more, and flushes them without waiting: a clear that a crash
     /// loses is a leak, no more.
     pub fn free(&self, detached: Detached) {

@@ -9,8 +9,8 @@ use ext2dax_format::{
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::record::{self, Record, TimeChange, halves};
 use super::Node;
+use super::record::{self, Record, TimeChange, halves};
 use crate::mount::Core;
 
 /// What is known about an inode without reading its contents.
@@ -111,14 +111,20 @@ impl Node {
         let _writing = core.gates.write.enter();
         let _inode = self.lock.write();
         self.check_alive()?;
-        if record.flags().intersects(InodeFlags::IMMUTABLE | InodeFlags::APPEND) {
+        if record
+            .flags()
+            .intersects(InodeFlags::IMMUTABLE | InodeFlags::APPEND)
+        {
             return Err(Error::NotPermitted);
         }
         if let Some(bits) = change.permissions {
             record.set_permission_bits(bits);
         }
         if change.uid.is_some() || change.gid.is_some() {
-            let (uid, gid) = (change.uid.unwrap_or(record.uid()), change.gid.unwrap_or(record.gid()));
+            let (uid, gid) = (
+                change.uid.unwrap_or(record.uid()),
+                change.gid.unwrap_or(record.gid()),
+            );
             record.set_owner(uid, gid);
         }
         record.set_times(TimeChange {
@@ -144,7 +150,10 @@ impl Node {
         let _inode = self.lock.write();
         self.check_alive()?;
         let old = record.flags();
-        if !(old ^ flags).difference(InodeFlags::USER_MODIFIABLE).is_empty() {
+        if !(old ^ flags)
+            .difference(InodeFlags::USER_MODIFIABLE)
+            .is_empty()
+        {
             return Err(Error::NotSupported);
         }
         record.set_flags(flags);

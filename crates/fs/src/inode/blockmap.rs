@@ -18,12 +18,12 @@ use core::ops::Range;
 
 use ext2dax_dax::{Allocated, BlockMap, Extent};
 use ext2dax_format::{CorruptKind, Error, FileBlock, Result, RoCompat, Run};
-use ext2dax_getblock::{Detached, Intent, Mapping};
+use ext2dax_getblock::{Detached, Hints, Intent, Mapping};
 use ext2dax_sync::{Mutex, rank};
 use zerocopy::little_endian::U32;
 
-use super::{Record, lifetime};
 use super::attr::{high_half, low_half};
+use super::{Record, lifetime};
 use crate::mount::Core;
 use crate::orphan::Listing;
 
@@ -46,13 +46,18 @@ pub(crate) struct TreeMap {
 
 impl fmt::Debug for TreeMap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TreeMap").field("record", &self.record).finish_non_exhaustive()
+        f.debug_struct("TreeMap")
+            .field("record", &self.record)
+            .finish_non_exhaustive()
     }
 }
 
 impl TreeMap {
     pub(crate) fn new(record: Arc<Record>) -> Self {
-        Self { record, shrink: Mutex::new(rank::TABLE, Shrink::default()) }
+        Self {
+            record,
+            shrink: Mutex::new(rank::TABLE, Shrink::default()),
+        }
     }
 
     /// # Errors
@@ -60,7 +65,12 @@ impl TreeMap {
     pub(crate) fn check_size(record: &Record, size: u64) -> Result<()> {
         let max = record.core().geometry.max_file_size();
         if size > max {
-            return Err(CorruptKind::InodeFileSize { inode: record.ino().get(), size, max }.into());
+            return Err(CorruptKind::InodeFileSize {
+                inode: record.ino().get(),
+                size,
+                max,
+            }
+            .into());
         }
         Ok(())
     }
@@ -73,8 +83,16 @@ impl TreeMap {
     fn limit(&self) -> u64 {
         let core = self.record.core();
         let max = core.geometry.max_file_size();
-        let large = core.geometry.features().ro_compat.contains(RoCompat::LARGE_FILE);
-        if core.geometry.revision() > 0 || large { max } else { max.min(SMALL_FILE_MAX) }
+        let large = core
+            .geometry
+            .features()
+            .ro_compat
+            .contains(RoCompat::LARGE_FILE);
+        if core.geometry.revision() > 0 || large {
+            max
+        } else {
+            max.min(SMALL_FILE_MAX)
+        }
     }
 
     fn commit_growth(&self, from: u64, to: u64) -> Result<()> {
@@ -85,10 +103,16 @@ impl TreeMap {
         if high_half(from) != high_half(to) {
             // PUBLISH: the high half. Before: the old size. After: the old low half in the new multiple of 4 GiB, which
             // is larger than either size if the low half falls, and reads zero from the old end on.
-            self.record.update(|| core.pmem.publish(self.record.size_high_at(), U32::new(high_half(to))));
+            self.record.update(|| {
+                core.pmem
+                    .publish(self.record.size_high_at(), U32::new(high_half(to)))
+            });
         }
         // PUBLISH: the size. Before: the old end, blocks past it are residue over our own bytes. After: the new end.
-        self.record.update(|| core.pmem.publish(self.record.size_low_at(), U32::new(low_half(to))));
+        self.record.update(|| {
+            core.pmem
+                .publish(self.record.size_low_at(), U32::new(low_half(to)))
+        });
         Ok(())
     }
 
@@ -99,7 +123,7 @@ impl TreeMap {
             let detached = self.detach_from(first)?;
             self.shrink.lock().detached = Some(detached);
         } else if self.has_blocks_from(first)? {
-            let listing = core.orphans.begin(self.record.ino());
+            let listing = core.orphans.begin(self.record.ino())?;
             self.shrink.lock().listing = Some(listing);
         }
         let crosses = high_half(from) != high_half(to);
@@ -109,10 +133,16 @@ impl TreeMap {
         // PUBLISH: the size, or its low half. Before: the old file; a listed inode whose size did not change loses
         // nothing. After: the new end; the list sees to the blocks past it. Across 4 GiB: a size between the two, or a
         // larger one over zeroes.
-        self.record.update(|| core.pmem.publish(self.record.size_low_at(), U32::new(low_half(to))));
+        self.record.update(|| {
+            core.pmem
+                .publish(self.record.size_low_at(), U32::new(low_half(to)))
+        });
         if crosses {
             // PUBLISH: the high half. Before: the size is too large by a multiple of 4 GiB. After: the new end.
-            self.record.update(|| core.pmem.publish(self.record.size_high_at(), U32::new(high_half(to))));
+            self.record.update(|| {
+                core.pmem
+                    .publish(self.record.size_high_at(), U32::new(high_half(to)))
+            });
         }
         Ok(())
     }
@@ -131,8 +161,14 @@ impl TreeMap {
     }
 
     fn has_blocks_from(&self, first: u64) -> Result<bool> {
-        let Ok(first) = u32::try_from(first) else { return Ok(false) };
-        Ok(self.record.tree().next_data(FileBlock(first))?.is_some())
+        let Ok(first) = u32::try_from(first) else {
+            return Ok(false);
+        };
+        Ok(self
+            .record
+            .tree()
+            .next_data(FileBlock(first), FileBlock(u32::MAX))?
+            .is_some())
     }
 
     fn detach_from(&self, first: u64) -> Result<Detached> {
@@ -162,7 +198,10 @@ impl TreeMap {
     }
 
     fn extent_of(&self, run: Run) -> (u64, u64) {
-        (self.record.core().geometry.offset(run.start), u64::from(run.len))
+        (
+            self.record.core().geometry.offset(run.start),
+            u64::from(run.len),
+        )
     }
 }
 
@@ -192,24 +231,36 @@ impl BlockMap for TreeMap {
     }
 
     fn lookup(&self, at: u64, max: u64) -> Result<Extent> {
-        Ok(match self.record.tree().lookup(file_block(at), block_count(max))? {
-            Mapping::Hole(len) => Extent::Hole { len: u64::from(len) },
-            Mapping::Existing(run) | Mapping::New(run) => {
-                let (off, len) = self.extent_of(run);
-                Extent::Data { off, len }
-            }
-        })
+        Ok(
+            match self
+                .record
+                .tree()
+                .lookup(file_block(at), block_count(max))?
+            {
+                Mapping::Hole(len) => Extent::Hole {
+                    len: u64::from(len),
+                },
+                Mapping::Existing(run) | Mapping::New(run) => {
+                    let (off, len) = self.extent_of(run);
+                    Extent::Data { off, len }
+                }
+            },
+        )
     }
 
     fn allocate(&self, at: u64, max: u64) -> Result<Allocated> {
         let tree = self.record.tree();
         let mut guard = tree.lock();
-        let intent = Intent::Allocate { goal: None, privileged: is_privileged(self.record.core()) };
-        let (run, new) = match tree.get_blocks(&mut guard, file_block(at), block_count(max), intent)? {
-            Mapping::New(run) => (run, true),
-            Mapping::Existing(run) => (run, false),
-            Mapping::Hole(_) => return Err(Error::NoSpace),
-        };
+        let intent = Intent::Allocate(Hints {
+            goal: None,
+            privileged: is_privileged(self.record.core()),
+        });
+        let (run, new) =
+            match tree.get_blocks(&mut guard, file_block(at), block_count(max), intent)? {
+                Mapping::New(run) => (run, true),
+                Mapping::Existing(run) => (run, false),
+                Mapping::Hole(_) => return Err(Error::NoSpace),
+            };
         let (off, len) = self.extent_of(run);
         Ok(Allocated { off, len, new })
     }
@@ -233,7 +284,11 @@ impl BlockMap for TreeMap {
     }
 
     fn commit_size(&self, from: u64, to: u64) -> Result<()> {
-        if to >= from { self.commit_growth(from, to) } else { self.commit_shrink(from, to) }
+        if to >= from {
+            self.commit_growth(from, to)
+        } else {
+            self.commit_shrink(from, to)
+        }
     }
 
     fn finish_shrink(&self) -> Result<()> {

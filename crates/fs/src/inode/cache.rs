@@ -65,15 +65,22 @@ pub(crate) struct Inodes {
 
 impl fmt::Debug for Inodes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inodes").field("shard_capacity", &self.shard_capacity).finish_non_exhaustive()
+        f.debug_struct("Inodes")
+            .field("shard_capacity", &self.shard_capacity)
+            .finish_non_exhaustive()
     }
 }
 
 impl Inodes {
     /// A cache that keeps about `capacity` unused inodes.
     pub(crate) fn new(capacity: usize) -> Self {
-        let shards = (0..SHARDS).map(|_| Shard(RwLock::new(rank::TABLE, Table::default()))).collect();
-        Self { shards, shard_capacity: capacity.div_ceil(SHARDS).max(1) }
+        let shards = (0..SHARDS)
+            .map(|_| Shard(RwLock::new(rank::TABLE, Table::default())))
+            .collect();
+        Self {
+            shards,
+            shard_capacity: capacity.div_ceil(SHARDS).max(1),
+        }
     }
 
     fn shard(&self, ino: Ino) -> &RwLock<Table> {
@@ -120,7 +127,10 @@ impl Inodes {
         let former = table.nodes.insert(ino.get(), Arc::clone(&node));
         let evicted = self.evict(&mut table);
         drop(table);
-        debug_assert!(former.is_none_or(|former| former.is_dead()), "a free inode number was in use");
+        debug_assert!(
+            former.is_none_or(|former| former.is_dead()),
+            "a free inode number was in use"
+        );
         drop(evicted);
         Ok(node)
     }
@@ -137,14 +147,24 @@ impl Inodes {
     pub(crate) fn opened(&self) -> Vec<Arc<Node>> {
         let mut nodes = Vec::new();
         for shard in &self.shards {
-            nodes.extend(shard.0.read().nodes.values().filter(|node| node.opened_file().is_some()).cloned());
+            nodes.extend(
+                shard
+                    .0
+                    .read()
+                    .nodes
+                    .values()
+                    .filter(|node| node.opened_file().is_some())
+                    .cloned(),
+            );
         }
         nodes
     }
 
     /// Whether any handle is open.
     pub(crate) fn any_open(&self) -> bool {
-        self.shards.iter().any(|shard| shard.0.read().nodes.values().any(|node| node.is_open()))
+        self.shards
+            .iter()
+            .any(|shard| shard.0.read().nodes.values().any(|node| node.is_open()))
     }
 
     /// Takes unused nodes out of a table that is over its bound, down to seven eighths of it, so that the walk pays.
@@ -164,7 +184,10 @@ impl Inodes {
                 victims.push(ino);
             }
         }
-        let evicted: Vec<_> = victims.iter().filter_map(|ino| table.nodes.remove(ino)).collect();
+        let evicted: Vec<_> = victims
+            .iter()
+            .filter_map(|ino| table.nodes.remove(ino))
+            .collect();
         table.walk_at = table.nodes.len() + self.shard_capacity / 8;
         evicted
     }
@@ -174,5 +197,7 @@ impl Inodes {
 fn is_unused(node: &Arc<Node>) -> bool {
     Arc::strong_count(node) == 1
         && !node.is_open()
-        && node.opened_file().is_none_or(|file| Arc::strong_count(&file) == 2 && !file.has_dirty())
+        && node
+            .opened_file()
+            .is_none_or(|file| Arc::strong_count(&file) == 2 && !file.has_dirty())
 }

@@ -63,14 +63,18 @@ impl Node {
 
     fn set_access_time(&self) {
         let core = self.core();
-        let wanted = core.options.atime == Atime::Relative && !self.flags().contains(InodeFlags::NOATIME);
+        let wanted =
+            core.options.atime == Atime::Relative && !self.flags().contains(InodeFlags::NOATIME);
         if !wanted || core.writable().is_err() {
             return;
         }
         // A closed gate means that the image must not change now: then this access goes unnoted. The lines are flushed
         // and need no fence: an access time may be lost.
         if let Some(_writing) = core.gates.write.try_enter() {
-            self.record().set_times(TimeChange { access: Some(core.now()), ..TimeChange::default() });
+            self.record().set_times(TimeChange {
+                access: Some(core.now()),
+                ..TimeChange::default()
+            });
         }
     }
 
@@ -97,8 +101,7 @@ impl Node {
             Position::End => end,
         };
         let flags = self.flags();
-        if flags.contains(InodeFlags::IMMUTABLE)
-            || flags.contains(InodeFlags::APPEND) && pos != end
+        if flags.contains(InodeFlags::IMMUTABLE) || flags.contains(InodeFlags::APPEND) && pos != end
         {
             return Err(Error::NotPermitted);
         }
@@ -216,5 +219,9 @@ impl Node {
 }
 
 fn check_range(range: &Range<u64>) -> Result<()> {
-    if range.start <= range.end { Ok(()) } else { Err(Error::InvalidArgument) }
+    if range.start <= range.end {
+        Ok(())
+    } else {
+        Err(Error::InvalidArgument)
+    }
 }

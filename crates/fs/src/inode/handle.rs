@@ -45,7 +45,11 @@ impl Inode {
     pub(crate) fn open(mount: &Arc<Mount>, node: &Arc<Node>) -> Result<Self> {
         let handle = Handle::open(mount, node)?;
         // Foreign contents do not keep anybody from the attributes: the refusal comes with the first read or write.
-        let file = if node.file_type() == FileType::Regular { node.file().ok() } else { None };
+        let file = if node.file_type() == FileType::Regular {
+            node.file().ok()
+        } else {
+            None
+        };
         Ok(Self { handle, file })
     }
 
@@ -68,14 +72,20 @@ impl Inode {
     pub(crate) fn contents(&self) -> Result<&Arc<DaxFile<TreeMap>>> {
         match &self.file {
             Some(file) => Ok(file),
-            None => Err(self.node().file().err().unwrap_or(ext2dax_format::Error::Stale)),
+            None => Err(self
+                .node()
+                .file()
+                .err()
+                .unwrap_or(ext2dax_format::Error::Stale)),
         }
     }
 
     /// The file system this inode belongs to.
     #[must_use]
     pub fn file_system(&self) -> FileSystem {
-        FileSystem { mount: Arc::clone(self.mount()) }
+        FileSystem {
+            mount: Arc::clone(self.mount()),
+        }
     }
 
     /// Inode number, 1 or more.
@@ -206,6 +216,30 @@ impl Inode {
         ops::rename(self.mount(), self.node(), name, new_parent.node(), new_name)
     }
 
+    /// Moves a name as `flags` say: never over another, or in exchange for it.
+    ///
+    /// # Errors
+    /// As [`Inode::rename`]; `AlreadyExists`; `NotSupported` for an exchange with a directory that lies elsewhere.
+    pub fn rename_with(
+        &self,
+        name: &[u8],
+        new_parent: &Self,
+        new_name: &[u8],
+        flags: ops::RenameFlags,
+    ) -> Result<()> {
+        if !Arc::ptr_eq(self.mount(), new_parent.mount()) {
+            return Err(ext2dax_format::Error::CrossDevice);
+        }
+        ops::rename_with(
+            self.mount(),
+            self.node(),
+            name,
+            new_parent.node(),
+            new_name,
+            flags,
+        )
+    }
+
     /// At most `max` entries from `cookie` on (0: the first), `.` and `..` among them. Each entry carries the cookie
     /// behind it, which stays good while names come and go.
     ///
@@ -240,7 +274,9 @@ impl Inode {
     /// # Errors
     /// `ReadOnlyFs`, `NotPermitted`, `FileTooLarge`, `NoSpace`, `BadAddress`, `Corrupt`; then not a byte was written.
     pub fn write_at<'a>(&self, pos: u64, src: impl Into<UserSlice<'a>>) -> Result<usize> {
-        let (_, done) = self.node().write_at(self.contents()?, Position::At(pos), src.into())?;
+        let (_, done) = self
+            .node()
+            .write_at(self.contents()?, Position::At(pos), src.into())?;
         Ok(done)
     }
 
@@ -249,7 +285,8 @@ impl Inode {
     /// # Errors
     /// As [`Inode::write_at`].
     pub fn append<'a>(&self, src: impl Into<UserSlice<'a>>) -> Result<(u64, usize)> {
-        self.node().write_at(self.contents()?, Position::End, src.into())
+        self.node()
+            .write_at(self.contents()?, Position::End, src.into())
     }
 
     /// Cuts the file off at `size` bytes, or extends it with a hole.

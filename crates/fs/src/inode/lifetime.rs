@@ -41,7 +41,10 @@ impl Handle {
         let _inode = node.lock.read();
         node.check_alive()?;
         node.handles.fetch_add(1, Ordering::AcqRel);
-        Ok(Self { mount: Arc::clone(mount), node: Arc::clone(node) })
+        Ok(Self {
+            mount: Arc::clone(mount),
+            node: Arc::clone(node),
+        })
     }
 
     pub(crate) fn mount(&self) -> &Arc<Mount> {
@@ -57,7 +60,10 @@ impl Clone for Handle {
     fn clone(&self) -> Self {
         // One handle is open, so nobody gives the inode back meanwhile.
         self.node.handles.fetch_add(1, Ordering::AcqRel);
-        Self { mount: Arc::clone(&self.mount), node: Arc::clone(&self.node) }
+        Self {
+            mount: Arc::clone(&self.mount),
+            node: Arc::clone(&self.node),
+        }
     }
 }
 
@@ -75,7 +81,8 @@ impl Drop for Handle {
 
 /// The last handle is gone: gives reservations back, and the inode, if its names are gone.
 fn last_close(mount: &Mount, node: &Arc<Node>) {
-    node.tree().release_reservation();
+    let tree = node.tree();
+    tree.release_reservations(&mut tree.lock());
     if !node.is_unlinked() {
         return;
     }
@@ -118,7 +125,10 @@ pub(crate) fn free_numbers(core: &Arc<Core>, released: Released) {
     if released.is_empty() {
         return;
     }
-    let dead: Vec<_> = released.into_iter().filter_map(|ino| Record::new(core, ino).ok()).collect();
+    let dead: Vec<_> = released
+        .into_iter()
+        .filter_map(|ino| Record::new(core, ino).ok())
+        .collect();
     for record in &dead {
         record.set_dtime(record.death_time());
         record.flush_line0();
@@ -199,9 +209,17 @@ fn free_attributes(record: &Record) -> Result<()> {
     let core = record.core();
     let block: FsBlock = core.geometry.fs_block(raw)?;
     let header: Off<RawXattrHeader> = Off::new(core.geometry.offset(block));
-    let found = core.pmem.load(field!(header, RawXattrHeader, h_refcount)).get();
+    let found = core
+        .pmem
+        .load(field!(header, RawXattrHeader, h_refcount))
+        .get();
     if found == 0 {
-        return Err(CorruptKind::XattrRefcount { inode: record.ino().get(), block: raw, found }.into());
+        return Err(CorruptKind::XattrRefcount {
+            inode: record.ino().get(),
+            block: raw,
+            found,
+        }
+        .into());
     }
     record.set_file_acl(0);
     record.flush();
@@ -211,7 +229,10 @@ fn free_attributes(record: &Record) -> Result<()> {
     } else {
         // PUBLISH: one user less. Before: a count that is one too high (exception X2 of the crash rules). After: the
         // count is right.
-        core.pmem.publish(field!(header, RawXattrHeader, h_refcount), U32::new(found - 1));
+        core.pmem.publish(
+            field!(header, RawXattrHeader, h_refcount),
+            U32::new(found - 1),
+        );
     }
     Ok(())
 }

@@ -76,7 +76,10 @@ pub(crate) struct Node {
 
 impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Node").field("ino", &self.ino()).field("type", &self.file_type).finish_non_exhaustive()
+        f.debug_struct("Node")
+            .field("ino", &self.ino())
+            .field("type", &self.file_type)
+            .finish_non_exhaustive()
     }
 }
 
@@ -153,7 +156,11 @@ impl Node {
     /// # Errors
     /// `NotFound` if the inode is gone.
     pub(crate) fn check_alive(&self) -> Result<()> {
-        if self.is_dead() { Err(Error::NotFound) } else { Ok(()) }
+        if self.is_dead() {
+            Err(Error::NotFound)
+        } else {
+            Ok(())
+        }
     }
 
     pub(crate) fn flags(&self) -> InodeFlags {
@@ -182,13 +189,19 @@ impl Node {
             return Ok(Arc::clone(file));
         }
         let map = TreeMap::new(Arc::clone(&self.record));
-        let file = Arc::new(DaxFile::new(map, self.record.pmem().clone(), Arc::clone(&self.core().gates), size));
+        let file = Arc::new(DaxFile::new(
+            map,
+            self.record.pmem().clone(),
+            Arc::clone(&self.core().gates),
+            size,
+        ));
         *slot = Some(Arc::clone(&file));
         Ok(file)
     }
 
     /// The contents, if somebody has opened them.
     fn opened_file(&self) -> Option<Arc<DaxFile<TreeMap>>> {
-        self.file.read().clone()
+        // Also called under the lock of a cache shard, a leaf of the same rank.
+        self.file.read_nested().clone()
     }
 }

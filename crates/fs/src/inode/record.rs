@@ -56,7 +56,9 @@ pub(crate) struct Record {
 
 impl fmt::Debug for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Record").field("ino", &self.ino).finish_non_exhaustive()
+        f.debug_struct("Record")
+            .field("ino", &self.ino)
+            .finish_non_exhaustive()
     }
 }
 
@@ -68,7 +70,7 @@ impl Record {
             ino,
             at: core.volume.inode_offset(ino)?,
             inode_size: core.geometry.inode_size(),
-            tree: BlockTree::new(core.volume.clone(), ino)?,
+            tree: BlockTree::new(&core.volume, ino)?,
             times: Mutex::new(rank::TABLE, ()),
             version: AtomicU32::new(0),
             core: Arc::clone(core),
@@ -139,7 +141,10 @@ impl Record {
     /// `Corrupt` if the type bits are none of the seven.
     pub(crate) fn file_type(&self) -> Result<FileType> {
         let mode = self.mode();
-        FileType::from_mode(mode).ok_or(Error::Corrupt(CorruptKind::InodeType { inode: self.ino.get(), mode }))
+        FileType::from_mode(mode).ok_or(Error::Corrupt(CorruptKind::InodeType {
+            inode: self.ino.get(),
+            mode,
+        }))
     }
 
     pub(crate) fn uid(&self) -> u32 {
@@ -221,23 +226,37 @@ impl Record {
 
     /// One word of `i_block`: a block pointer, a device number, or four bytes of a fast symlink.
     pub(crate) fn block_word(&self, index: u64) -> u32 {
-        self.load32(field!(self.at, RawInode, i_block).cast::<U32>().add(index * 4))
+        self.load32(
+            field!(self.at, RawInode, i_block)
+                .cast::<U32>()
+                .add(index * 4),
+        )
     }
 
     pub(crate) fn set_block_word(&self, index: u64, value: u32) {
-        self.store32(field!(self.at, RawInode, i_block).cast::<U32>().add(index * 4), value);
+        self.store32(
+            field!(self.at, RawInode, i_block)
+                .cast::<U32>()
+                .add(index * 4),
+            value,
+        );
     }
 
     /// The 60 bytes of `i_block` as they lie.
     pub(crate) fn block_bytes(&self) -> [u8; 60] {
         let mut bytes = [0; 60];
-        self.pmem().read(field!(self.at, RawInode, i_block).at(), &mut bytes);
+        self.pmem()
+            .read(field!(self.at, RawInode, i_block).at(), &mut bytes);
         bytes
     }
 
     /// Whether a symlink's target lies in `i_block`: it has no block, but perhaps one of attributes.
     pub(crate) fn is_fast_symlink(&self) -> bool {
-        let of_attributes = if self.file_acl() == 0 { 0 } else { self.core.geometry.sectors_per_block() };
+        let of_attributes = if self.file_acl() == 0 {
+            0
+        } else {
+            self.core.geometry.sectors_per_block()
+        };
         self.sectors() == of_attributes
     }
 
@@ -250,7 +269,11 @@ impl Record {
         if foreign.is_empty() {
             return Ok(());
         }
-        Err(CorruptKind::InodeContents { inode: self.ino.get(), flags: foreign.bits() }.into())
+        Err(CorruptKind::InodeContents {
+            inode: self.ino.get(),
+            flags: foreign.bits(),
+        }
+        .into())
     }
 
     // ---- size ----
@@ -311,9 +334,15 @@ impl Record {
         if self.inode_size <= RAW_INODE_BYTES {
             return None;
         }
-        let at = self.at.cast::<RawInodeExtra>().add(u64::from(RAW_INODE_BYTES));
+        let at = self
+            .at
+            .cast::<RawInodeExtra>()
+            .add(u64::from(RAW_INODE_BYTES));
         let covered = u32::from(self.load16(field!(at, RawInodeExtra, i_extra_isize)));
-        Some(Extra { at, covered: covered.min(self.inode_size - RAW_INODE_BYTES) })
+        Some(Extra {
+            at,
+            covered: covered.min(self.inode_size - RAW_INODE_BYTES),
+        })
     }
 
     fn decode(&self, seconds: Off<U32>, extra: Option<Off<U32>>) -> Timestamp {
@@ -334,10 +363,21 @@ impl Record {
             let extra = self.extra();
             let extra = extra.as_ref();
             Times {
-                access: self.decode(field!(self.at, RawInode, i_atime), extra.and_then(Extra::access)),
-                modify: self.decode(field!(self.at, RawInode, i_mtime), extra.and_then(Extra::modify)),
-                change: self.decode(field!(self.at, RawInode, i_ctime), extra.and_then(Extra::change)),
-                birth: extra.and_then(Extra::birth).map(|(low, high)| self.decode(low, Some(high))),
+                access: self.decode(
+                    field!(self.at, RawInode, i_atime),
+                    extra.and_then(Extra::access),
+                ),
+                modify: self.decode(
+                    field!(self.at, RawInode, i_mtime),
+                    extra.and_then(Extra::modify),
+                ),
+                change: self.decode(
+                    field!(self.at, RawInode, i_ctime),
+                    extra.and_then(Extra::change),
+                ),
+                birth: extra
+                    .and_then(Extra::birth)
+                    .map(|(low, high)| self.decode(low, Some(high))),
             }
         })
     }
@@ -349,30 +389,50 @@ impl Record {
             let extra = self.extra();
             let extra = extra.as_ref();
             if let Some(time) = change.access {
-                self.encode(field!(self.at, RawInode, i_atime), extra.and_then(Extra::access), time);
+                self.encode(
+                    field!(self.at, RawInode, i_atime),
+                    extra.and_then(Extra::access),
+                    time,
+                );
             }
             if let Some(time) = change.modify {
-                self.encode(field!(self.at, RawInode, i_mtime), extra.and_then(Extra::modify), time);
+                self.encode(
+                    field!(self.at, RawInode, i_mtime),
+                    extra.and_then(Extra::modify),
+                    time,
+                );
             }
             if let Some(time) = change.change {
-                self.encode(field!(self.at, RawInode, i_ctime), extra.and_then(Extra::change), time);
+                self.encode(
+                    field!(self.at, RawInode, i_ctime),
+                    extra.and_then(Extra::change),
+                    time,
+                );
             }
         });
         self.flush_line0();
         if self.inode_size > RAW_INODE_BYTES {
-            self.pmem().flush(self.at.at() + u64::from(RAW_INODE_BYTES), 32);
+            self.pmem()
+                .flush(self.at.at() + u64::from(RAW_INODE_BYTES), 32);
         }
     }
 
     /// Modification and change time := now.
     pub(crate) fn touch_modified(&self) {
         let now = self.core.now();
-        self.set_times(TimeChange { access: None, modify: Some(now), change: Some(now) });
+        self.set_times(TimeChange {
+            access: None,
+            modify: Some(now),
+            change: Some(now),
+        });
     }
 
     /// Change time := now.
     pub(crate) fn touch_changed(&self) {
-        self.set_times(TimeChange { change: Some(self.core.now()), ..TimeChange::default() });
+        self.set_times(TimeChange {
+            change: Some(self.core.now()),
+            ..TimeChange::default()
+        });
     }
 }
 

@@ -54,7 +54,13 @@ impl fmt::Debug for File {
 
 impl File {
     pub(crate) fn new(inode: Inode, access: Access) -> Self {
-        Self { open: Arc::new(Open { inode, access, cursor: Mutex::new(rank::CURSOR, 0) }) }
+        Self {
+            open: Arc::new(Open {
+                inode,
+                access,
+                cursor: Mutex::new(rank::CURSOR, 0),
+            }),
+        }
     }
 
     /// Opens for reading.
@@ -70,7 +76,11 @@ impl File {
     /// # Errors
     /// As [`OpenOptions::open`].
     pub fn create(fs: &FileSystem, path: impl PathBytes) -> Result<Self> {
-        OpenOptions::new().write(true).create(true).truncate(true).open(fs, path)
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(fs, path)
     }
 
     /// The inode layer's view of this file, without the limits that this one was opened with.
@@ -82,15 +92,25 @@ impl File {
     /// Another handle of the same open file: they share the cursor.
     #[must_use]
     pub fn share(&self) -> Self {
-        Self { open: Arc::clone(&self.open) }
+        Self {
+            open: Arc::clone(&self.open),
+        }
     }
 
     fn for_reading(&self) -> Result<&Inode> {
-        if self.open.access.read { Ok(&self.open.inode) } else { Err(Error::NotOpenForRead) }
+        if self.open.access.read {
+            Ok(&self.open.inode)
+        } else {
+            Err(Error::NotOpenForRead)
+        }
     }
 
     pub(crate) fn for_writing(&self) -> Result<&Inode> {
-        if self.open.access.write { Ok(&self.open.inode) } else { Err(Error::NotOpenForWrite) }
+        if self.open.access.write {
+            Ok(&self.open.inode)
+        } else {
+            Err(Error::NotOpenForWrite)
+        }
     }
 
     // ---- at the cursor ----
@@ -134,7 +154,9 @@ impl File {
             SeekFrom::Current(by) => cursor.checked_add_signed(by),
             SeekFrom::End(by) => self.len()?.checked_add_signed(by),
         };
-        let target = target.filter(|&pos| i64::try_from(pos).is_ok()).ok_or(Error::InvalidArgument)?;
+        let target = target
+            .filter(|&pos| i64::try_from(pos).is_ok())
+            .ok_or(Error::InvalidArgument)?;
         *cursor = target;
         Ok(target)
     }
@@ -260,7 +282,10 @@ impl File {
     /// # Errors
     /// As [`Inode::set_attributes`].
     pub fn set_permissions(&self, permissions: Permissions) -> Result<()> {
-        let change = SetAttributes { permissions: Some(permissions.mode()), ..SetAttributes::default() };
+        let change = SetAttributes {
+            permissions: Some(permissions.mode()),
+            ..SetAttributes::default()
+        };
         self.open.inode.set_attributes(&change)
     }
 

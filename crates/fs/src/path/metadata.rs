@@ -46,7 +46,10 @@ impl Metadata {
 
     /// Length in bytes; of a symlink, that of its target.
     #[must_use]
-    #[expect(clippy::len_without_is_empty, reason = "the shape of std::fs::Metadata")]
+    #[expect(
+        clippy::len_without_is_empty,
+        reason = "the shape of std::fs::Metadata"
+    )]
     pub fn len(&self) -> u64 {
         self.0.size
     }
@@ -54,7 +57,9 @@ impl Metadata {
     /// The permission bits.
     #[must_use]
     pub fn permissions(&self) -> Permissions {
-        Permissions { mode: self.0.permissions }
+        Permissions {
+            mode: self.0.permissions,
+        }
     }
 
     /// Type and permission bits, as `st_mode` has them.
@@ -146,7 +151,9 @@ impl Permissions {
     /// From the low twelve bits of `mode`: set-id bits, sticky bit, and three times read, write, execute.
     #[must_use]
     pub fn from_mode(mode: u16) -> Self {
-        Self { mode: mode & 0o7777 }
+        Self {
+            mode: mode & 0o7777,
+        }
     }
 
     /// The twelve bits.

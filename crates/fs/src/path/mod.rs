@@ -34,7 +34,12 @@ pub use whole::DirBuilder;
 
 /// A new file of the owner that the mount was given.
 fn new_owned(mount: &Mount, mode: u16) -> New {
-    New { mode, uid: mount.core.options.uid, gid: mount.core.options.gid, device: (0, 0) }
+    New {
+        mode,
+        uid: mount.core.options.uid,
+        gid: mount.core.options.gid,
+        device: (0, 0),
+    }
 }
 
 /// Something that can be read as a path: components of any bytes but `/` and NUL, with slashes between them.

@@ -27,7 +27,10 @@ const DEFAULT_FILE_MODE: u16 = 0o644;
 /// # }
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "the shape of std::fs::OpenOptions: independent switches")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "the shape of std::fs::OpenOptions: independent switches"
+)]
 pub struct OpenOptions {
     read: bool,
     write: bool,
@@ -137,7 +140,11 @@ impl OpenOptions {
             && (self.writes() || !(makes || self.truncate))
             && !(self.append && self.truncate && !self.create_new)
             && !(self.directory && makes);
-        if sensible { Ok(()) } else { Err(Error::InvalidArgument) }
+        if sensible {
+            Ok(())
+        } else {
+            Err(Error::InvalidArgument)
+        }
     }
 
     /// Opens the file at `path`, making it if these options say so.
@@ -169,7 +176,11 @@ impl OpenOptions {
                 node.note_opened();
             }
         }
-        let access = Access { read: self.read, write: self.writes(), append: self.append };
+        let access = Access {
+            read: self.read,
+            write: self.writes(),
+            append: self.append,
+        };
         Ok(File::new(inode, access))
     }
 
@@ -227,6 +238,10 @@ impl OpenOptions {
         let flags = node.flags();
         let forbidden = flags.contains(InodeFlags::IMMUTABLE) && self.writes()
             || flags.contains(InodeFlags::APPEND) && (self.write && !self.append || self.truncate);
-        if forbidden { Err(Error::NotPermitted) } else { Ok(()) }
+        if forbidden {
+            Err(Error::NotPermitted)
+        } else {
+            Ok(())
+        }
     }
 }

@@ -32,14 +32,20 @@ struct Listed {
 
 impl fmt::Debug for ReadDir {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReadDir").field("dir", &self.dir.inode).field("cookie", &self.cookie).finish_non_exhaustive()
+        f.debug_struct("ReadDir")
+            .field("dir", &self.dir.inode)
+            .field("cookie", &self.cookie)
+            .finish_non_exhaustive()
     }
 }
 
 impl ReadDir {
     pub(crate) fn new(inode: Inode, path: &[u8]) -> Self {
         Self {
-            dir: Arc::new(Listed { inode, path: path.to_vec() }),
+            dir: Arc::new(Listed {
+                inode,
+                path: path.to_vec(),
+            }),
             batch: Vec::new().into_iter(),
             cookie: 0,
             done: false,
@@ -55,7 +61,10 @@ impl Iterator for ReadDir {
             for entry in self.batch.by_ref() {
                 self.cookie = entry.next;
                 if !matches!(&*entry.name, b"." | b"..") {
-                    return Some(Ok(DirEntry { dir: Arc::clone(&self.dir), entry }));
+                    return Some(Ok(DirEntry {
+                        dir: Arc::clone(&self.dir),
+                        entry,
+                    }));
                 }
             }
             if self.done {
@@ -83,7 +92,12 @@ pub struct DirEntry {
 
 impl fmt::Debug for DirEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "DirEntry({} -> {})", self.file_name().escape_ascii(), self.ino())
+        write!(
+            f,
+            "DirEntry({} -> {})",
+            self.file_name().escape_ascii(),
+            self.ino()
+        )
     }
 }
 

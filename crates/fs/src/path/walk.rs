@@ -77,7 +77,10 @@ pub(crate) struct Walk<'m> {
 
 impl<'m> Walk<'m> {
     pub(crate) fn new(mount: &'m Arc<Mount>) -> Self {
-        Self { mount, links_left: MAX_SYMLINKS }
+        Self {
+            mount,
+            links_left: MAX_SYMLINKS,
+        }
     }
 
     /// The root directory.
@@ -101,7 +104,12 @@ impl<'m> Walk<'m> {
     ///
     /// # Errors
     /// As [`Walk::find`].
-    pub(crate) fn find_from(&mut self, dir: Arc<Node>, path: &[u8], last: LastLink) -> Result<Arc<Node>> {
+    pub(crate) fn find_from(
+        &mut self,
+        dir: Arc<Node>,
+        path: &[u8],
+        last: LastLink,
+    ) -> Result<Arc<Node>> {
         if path.is_empty() {
             return Err(Error::NotFound);
         }
@@ -136,13 +144,20 @@ impl<'m> Walk<'m> {
     ///
     /// # Errors
     /// As [`Walk::place`].
-    pub(crate) fn place_from<'p>(&mut self, dir: Arc<Node>, path: Cow<'p, [u8]>) -> Result<Place<'p>> {
+    pub(crate) fn place_from<'p>(
+        &mut self,
+        dir: Arc<Node>,
+        path: Cow<'p, [u8]>,
+    ) -> Result<Place<'p>> {
         if path.is_empty() {
             return Err(Error::NotFound);
         }
         let trimmed = path.len() - path.iter().rev().take_while(|&&byte| byte == b'/').count();
         let wants_dir = trimmed < path.len();
-        let start = path[..trimmed].iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
+        let start = path[..trimmed]
+            .iter()
+            .rposition(|&byte| byte == b'/')
+            .map_or(0, |slash| slash + 1);
         let before = &path[..start];
         let dir = if before.is_empty() {
             self.start(dir, &path)?
@@ -162,7 +177,11 @@ impl<'m> Walk<'m> {
                 Cow::Owned(path) => Cow::Owned(path[start..trimmed].to_vec()),
             }),
         };
-        Ok(Place { dir, last, wants_dir })
+        Ok(Place {
+            dir,
+            last,
+            wants_dir,
+        })
     }
 
     /// What the last component of `place` leads to, a symlink itself.
@@ -182,7 +201,10 @@ impl<'m> Walk<'m> {
     /// # Errors
     /// `TooManySymlinks` if it is one too many in this walk; `Corrupt`.
     pub(crate) fn target(&mut self, link: &Arc<Node>) -> Result<Box<[u8]>> {
-        self.links_left = self.links_left.checked_sub(1).ok_or(Error::TooManySymlinks)?;
+        self.links_left = self
+            .links_left
+            .checked_sub(1)
+            .ok_or(Error::TooManySymlinks)?;
         ops::read_link(self.mount, link)
     }
 
@@ -192,15 +214,27 @@ impl<'m> Walk<'m> {
     }
 
     fn start(&self, dir: Arc<Node>, path: &[u8]) -> Result<Arc<Node>> {
-        if path.first() == Some(&b'/') { self.root() } else { Ok(dir) }
+        if path.first() == Some(&b'/') {
+            self.root()
+        } else {
+            Ok(dir)
+        }
     }
 
     fn step(&self, dir: &Arc<Node>, name: &[u8]) -> Result<Arc<Node>> {
         if name == b"." || name == b".." && dir.ino() == Ino::ROOT {
-            return if dir.is_dir() { Ok(Arc::clone(dir)) } else { Err(Error::NotADirectory) };
+            return if dir.is_dir() {
+                Ok(Arc::clone(dir))
+            } else {
+                Err(Error::NotADirectory)
+            };
         }
         if name.len() > NAME_MAX {
-            return Err(if dir.is_dir() { Error::NameTooLong } else { Error::NotADirectory });
+            return Err(if dir.is_dir() {
+                Error::NameTooLong
+            } else {
+                Error::NotADirectory
+            });
         }
         ops::lookup(self.mount, dir, name)
     }
@@ -213,7 +247,10 @@ impl<'p> Components<'p> {
     fn next(&mut self) -> Option<&'p [u8]> {
         let start = self.0.iter().position(|&byte| byte != b'/')?;
         let rest = &self.0[start..];
-        let len = rest.iter().position(|&byte| byte == b'/').unwrap_or(rest.len());
+        let len = rest
+            .iter()
+            .position(|&byte| byte == b'/')
+            .unwrap_or(rest.len());
         let (component, rest) = rest.split_at(len);
         self.0 = rest;
         Some(component)
@@ -245,7 +282,10 @@ mod tests {
     #[test]
     fn slashes_separate_and_never_count() {
         assert_eq!(components(b"a/b"), (alloc::vec![&b"a"[..], b"b"], false));
-        assert_eq!(components(b"//a///b//"), (alloc::vec![&b"a"[..], b"b"], true));
+        assert_eq!(
+            components(b"//a///b//"),
+            (alloc::vec![&b"a"[..], b"b"], true)
+        );
         assert_eq!(components(b"/"), (alloc::vec![], true));
         assert_eq!(components(b"."), (alloc::vec![&b"."[..]], false));
     }

@@ -37,7 +37,10 @@ impl DirBuilder {
     /// One directory, mode 0755.
     #[must_use]
     pub fn new() -> Self {
-        Self { mode: DEFAULT_DIR_MODE, recursive: false }
+        Self {
+            mode: DEFAULT_DIR_MODE,
+            recursive: false,
+        }
     }
 
     /// Permission bits of what is made.
@@ -70,7 +73,11 @@ impl DirBuilder {
             done => return done,
         }
         // Something on the way is missing: from the top, each prefix that ends before a slash.
-        for (at, _) in path.iter().enumerate().filter(|&(at, &byte)| byte == b'/' && at > 0) {
+        for (at, _) in path
+            .iter()
+            .enumerate()
+            .filter(|&(at, &byte)| byte == b'/' && at > 0)
+        {
             match self.make(fs, &path[..at]) {
                 Err(Error::AlreadyExists) => {}
                 done => done?,
@@ -104,7 +111,10 @@ impl FileSystem {
     /// # Errors
     /// `NotFound`, `NotADirectory`, `TooManySymlinks`, `NameTooLong`, `Corrupt`: so for every call that takes a path.
     pub fn inode(&self, path: impl PathBytes) -> Result<Inode> {
-        Inode::open(&self.mount, &self.find(path.path_bytes(), LastLink::Follow)?)
+        Inode::open(
+            &self.mount,
+            &self.find(path.path_bytes(), LastLink::Follow)?,
+        )
     }
 
     /// The root directory.
@@ -122,7 +132,10 @@ impl FileSystem {
     /// # Errors
     /// Those of every call that takes a path.
     pub fn metadata(&self, path: impl PathBytes) -> Result<Metadata> {
-        Ok(Metadata::new(self.find(path.path_bytes(), LastLink::Follow)?.attributes()?))
+        Ok(Metadata::new(
+            self.find(path.path_bytes(), LastLink::Follow)?
+                .attributes()?,
+        ))
     }
 
     /// The same, of a symlink itself.
@@ -130,7 +143,9 @@ impl FileSystem {
     /// # Errors
     /// Those of every call that takes a path.
     pub fn symlink_metadata(&self, path: impl PathBytes) -> Result<Metadata> {
-        Ok(Metadata::new(self.find(path.path_bytes(), LastLink::Keep)?.attributes()?))
+        Ok(Metadata::new(
+            self.find(path.path_bytes(), LastLink::Keep)?.attributes()?,
+        ))
     }
 
     /// Whether `path` leads to anything.
@@ -140,7 +155,8 @@ impl FileSystem {
     }
 
     fn is_dir(&self, path: &[u8]) -> bool {
-        self.find(path, LastLink::Follow).is_ok_and(|node| node.is_dir())
+        self.find(path, LastLink::Follow)
+            .is_ok_and(|node| node.is_dir())
     }
 
     /// The entries of a directory.
@@ -191,7 +207,9 @@ impl FileSystem {
         let file = self.open(path)?;
         let len = usize::try_from(file.len()?).map_err(|_| Error::NoMemory)?;
         let mut contents = Vec::new();
-        contents.try_reserve_exact(len).map_err(|_| Error::NoMemory)?;
+        contents
+            .try_reserve_exact(len)
+            .map_err(|_| Error::NoMemory)?;
         contents.resize(len, 0);
         let mut filled = 0;
         while filled < contents.len() {
@@ -231,7 +249,11 @@ impl FileSystem {
             return Err(Error::IsADirectory);
         }
         let mode = metadata.permissions().mode();
-        let target = OpenOptions::new().write(true).create(true).mode(mode).open(self, to)?;
+        let target = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .mode(mode)
+            .open(self, to)?;
         if target.inode().number() == source.inode().number() {
             return Err(Error::InvalidArgument);
         }
@@ -243,7 +265,9 @@ impl FileSystem {
             let end = source.seek_hole(data)?;
             at = data;
             while at < end {
-                let wanted = usize::try_from(end - at).unwrap_or(COPY_CHUNK).min(COPY_CHUNK);
+                let wanted = usize::try_from(end - at)
+                    .unwrap_or(COPY_CHUNK)
+                    .min(COPY_CHUNK);
                 let got = source.read_at(&mut buf[..wanted], at)?;
                 if got == 0 {
                     break;
@@ -285,7 +309,11 @@ impl FileSystem {
         let name = place.name(Error::IsADirectory)?;
         if place.wants_dir {
             let node = Walk::new(&self.mount).find_last(&place)?;
-            return Err(if node.is_dir() { Error::IsADirectory } else { Error::NotADirectory });
+            return Err(if node.is_dir() {
+                Error::IsADirectory
+            } else {
+                Error::NotADirectory
+            });
         }
         ops::unlink(&self.mount, &place.dir, name)
     }
@@ -342,9 +370,14 @@ impl FileSystem {
         let mut cookie = 0;
         loop {
             let batch = ops::read_dir(&self.mount, dir, cookie, 128)?;
-            let Some(last) = batch.last() else { return Ok(None) };
+            let Some(last) = batch.last() else {
+                return Ok(None);
+            };
             cookie = last.next;
-            for entry in batch.iter().filter(|entry| !matches!(&*entry.name, b"." | b"..")) {
+            for entry in batch
+                .iter()
+                .filter(|entry| !matches!(&*entry.name, b"." | b".."))
+            {
                 match ops::unlink(&self.mount, dir, &entry.name) {
                     Err(Error::IsADirectory) => {
                         let child = ops::lookup(&self.mount, dir, &entry.name)?;
@@ -414,7 +447,10 @@ impl FileSystem {
     ) -> Result<()> {
         let place = self.place(path.path_bytes())?;
         let mount = &self.mount;
-        if matches!(file_type, FileType::Regular | FileType::Directory | FileType::Symlink) {
+        if matches!(
+            file_type,
+            FileType::Regular | FileType::Directory | FileType::Symlink
+        ) {
             return Err(Error::InvalidArgument);
         }
         let Device { major, minor } = device.unwrap_or_default();
@@ -434,7 +470,10 @@ impl FileSystem {
     /// # Errors
     /// `NotPermitted` by a flag, `ReadOnlyFs`, and those of every call that takes a path.
     pub fn set_permissions(&self, path: impl PathBytes, permissions: Permissions) -> Result<()> {
-        let change = SetAttributes { permissions: Some(permissions.mode()), ..SetAttributes::default() };
+        let change = SetAttributes {
+            permissions: Some(permissions.mode()),
+            ..SetAttributes::default()
+        };
         self.set(path.path_bytes(), LastLink::Follow, &change)
     }
 
@@ -442,8 +481,17 @@ impl FileSystem {
     ///
     /// # Errors
     /// As [`FileSystem::set_permissions`].
-    pub fn set_owner(&self, path: impl PathBytes, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
-        let change = SetAttributes { uid, gid, ..SetAttributes::default() };
+    pub fn set_owner(
+        &self,
+        path: impl PathBytes,
+        uid: Option<u32>,
+        gid: Option<u32>,
+    ) -> Result<()> {
+        let change = SetAttributes {
+            uid,
+            gid,
+            ..SetAttributes::default()
+        };
         self.set(path.path_bytes(), LastLink::Keep, &change)
     }
 
@@ -452,8 +500,11 @@ impl FileSystem {
     /// # Errors
     /// As [`FileSystem::set_permissions`].
     pub fn set_times(&self, path: impl PathBytes, times: FileTimes) -> Result<()> {
-        let change =
-            SetAttributes { accessed: times.accessed, modified: times.modified, ..SetAttributes::default() };
+        let change = SetAttributes {
+            accessed: times.accessed,
+            modified: times.modified,
+            ..SetAttributes::default()
+        };
         self.set(path.path_bytes(), LastLink::Keep, &change)
     }
 }
@@ -461,7 +512,11 @@ impl FileSystem {
 /// A name for something that is no directory: no slash may follow it.
 fn new_file_name<'a>(place: &'a Place<'_>) -> Result<&'a [u8]> {
     let name = place.new_name()?;
-    if place.wants_dir { Err(Error::NotFound) } else { Ok(name) }
+    if place.wants_dir {
+        Err(Error::NotFound)
+    } else {
+        Ok(name)
+    }
 }
 
 /// Somebody else removed it first: it is gone, and that was wanted.

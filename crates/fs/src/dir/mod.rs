@@ -1,0 +1,203 @@
+//! Directories: linear blocks on the medium, a hash index in memory.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `index` | the index of one directory: blocks, names, starts, gaps |
+//! | `names` | hash table from a name to its entry |
+//! | `gaps` | where there is room for another entry |
+//! | `starts` | where entries begin |
+//! | `build` | reads a directory and builds its index |
+//! | `edit` | writes, publishes and removes single entries |
+//! | `replace` | removes one entry and publishes another in one store |
+//! | `read` | lists a directory |
+//! | `hidden` | the block of `lost+found` that holds temporary links |
+//!
+//! A directory that came with a hash tree is read like any other: its index blocks are, to a linear reader, blocks with
+//! one empty entry. Before the first change its index flag is cleared (rule R10 of the crash rules), because a name added
+//! behind a stored index would be found by linear readers only.
+//!
+//! # Invariants
+//! An index says exactly what the blocks say, under the directory's INODE lock. It is a cache: dropping it costs time only.
+//!
+//! # Locking
+//! Everything here happens under the INODE lock of the directory: shared to look a name up and to list, exclusive to
+//! build the index and to change names.
+
+mod build;
+mod edit;
+mod gaps;
+mod hidden;
+mod index;
+mod names;
+mod read;
+mod replace;
+mod starts;
+
+use alloc::boxed::Box;
+
+use ext2dax_format::dirent::needed_len;
+use ext2dax_format::{Error, FileType, InodeFlags, Result};
+use ext2dax_sync::RwLockWriteGuard;
+
+use crate::inode::Node;
+use crate::mount::Core;
+
+pub(crate) use edit::{Staged, dot_entries};
+pub(crate) use index::DirIndex;
+pub(crate) use names::Found;
+pub use read::Entry;
+pub(crate) use read::read_dir;
+pub(crate) use replace::Edit;
+
+/// What the INODE lock of a directory guards besides the inode. Other inodes have an empty one.
+#[derive(Debug, Default)]
+pub(crate) struct Slot {
+    index: Option<Box<DirIndex>>,
+}
+
+/// Looks `name` up under the directory's lock, shared, and hands the answer to `then` before the lock goes: whoever turns
+/// the number into an inode must do it there, since the number may mean another file afterwards.
+///
+/// # Errors
+/// `NotADirectory`; `NotFound` if there is no such name or the directory has been removed; `Corrupt` if the directory
+/// cannot be read.
+pub(crate) fn lookup<R>(
+    node: &Node,
+    name: &[u8],
+    then: impl FnOnce(Found) -> Result<R>,
+) -> Result<R> {
+    if !node.is_dir() {
+        return Err(Error::NotADirectory);
+    }
+    let core = node.core();
+    let slot = node.lock.read();
+    if let Some(index) = &slot.index {
+        node.check_alive()?;
+        return then(index.find(&core.pmem, name).ok_or(Error::NotFound)?);
+    }
+    drop(slot);
+    let dir = Dir::lock(core, node)?;
+    then(dir.find(name).ok_or(Error::NotFound)?)
+}
+
+/// A directory whose INODE lock is held exclusively, with its index.
+#[derive(Debug)]
+pub(crate) struct Dir<'a> {
+    pub(crate) core: &'a Core,
+    pub(crate) node: &'a Node,
+    slot: RwLockWriteGuard<'a, Slot>,
+}
+
+impl<'a> Dir<'a> {
+    /// Locks a directory and sees to its index.
+    ///
+    /// # Errors
+    /// `NotADirectory`; `NotFound` if it has been removed meanwhile; `Corrupt` if it cannot be read.
+    pub(crate) fn lock(core: &'a Core, node: &'a Node) -> Result<Self> {
+        Self::with_guard(core, node, || node.lock.write())
+    }
+
+    /// The same while another directory's lock is held. The caller has seen to the order: parent before child, else by
+    /// number.
+    pub(crate) fn lock_nested(core: &'a Core, node: &'a Node) -> Result<Self> {
+        Self::with_guard(core, node, || node.lock.write_nested())
+    }
+
+    fn with_guard(
+        core: &'a Core,
+        node: &'a Node,
+        lock: impl FnOnce() -> RwLockWriteGuard<'a, Slot>,
+    ) -> Result<Self> {
+        if !node.is_dir() {
+            return Err(Error::NotADirectory);
+        }
+        let mut slot = lock();
+        node.check_alive()?;
+        if slot.index.is_none() {
+            slot.index = Some(Box::new(build::index(core, node)?));
+        }
+        Ok(Self { core, node, slot })
+    }
+
+    pub(crate) fn index(&self) -> &DirIndex {
+        self.slot
+            .index
+            .as_deref()
+            .expect("made when the directory was locked, dropped only with the directory")
+    }
+
+    fn index_mut(&mut self) -> &mut DirIndex {
+        self.slot
+            .index
+            .as_deref_mut()
+            .expect("made when the directory was locked, dropped only with the directory")
+    }
+
+    /// Finds `name`, `.` and `..` included.
+    pub(crate) fn find(&self, name: &[u8]) -> Option<Found> {
+        self.index().find(&self.core.pmem, name)
+    }
+
+    /// Whether there is no name but `.` and `..`.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.index().is_empty()
+    }
+
+    /// The lowest block with room for an entry of this name.
+    pub(crate) fn block_with_room(&self, name: &[u8]) -> Option<u32> {
+        self.index()
+            .gaps
+            .find(needed_len(name.len()))
+            .map(|(block, _)| block)
+    }
+
+    /// Must come before the first change of a name: an immutable directory refuses, a stored hash index is given up.
+    ///
+    /// # Errors
+    /// `NotPermitted` for an immutable directory, and for one in which names may only be added if `removes`.
+    pub(crate) fn begin_change(&self, change: Change) -> Result<()> {
+        let record = self.node.record();
+        let flags = record.flags();
+        let forbidden = match change {
+            Change::Add => InodeFlags::IMMUTABLE,
+            Change::Remove => InodeFlags::IMMUTABLE | InodeFlags::APPEND,
+        };
+        if flags.intersects(forbidden) {
+            return Err(Error::NotPermitted);
+        }
+        if flags.contains(InodeFlags::INDEX) {
+            // PUBLISH: the stored hash index is given up. Before: a directory with a valid index. After: the same names in
+            // the same blocks, linear; index blocks are empty entries.
+            record.set_flags(flags - InodeFlags::INDEX);
+            record.flush_line0();
+            self.core.pmem.fence();
+        }
+        Ok(())
+    }
+
+    /// The type byte of an entry: 0 without the `filetype` feature.
+    pub(crate) fn kind(&self, file_type: FileType) -> u8 {
+        if self.core.geometry.has_filetype() {
+            file_type.dirent()
+        } else {
+            0
+        }
+    }
+
+    /// Forgets the index, when the directory is gone.
+    pub(crate) fn forget(mut self) {
+        self.slot.index = None;
+    }
+}
+
+/// What a change does to a directory's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Names are added, none goes away.
+    Add,
+    /// A name goes away or leads elsewhere.
+    Remove,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,351 @@
+//! Mounting and unmounting.
+//!
+//! [`Core`] is what every part of the file system needs and owns no inodes; [`Mount`] owns those, and everything else that
+//! is alive while the file system is mounted. [`FileSystem`] is the caller's handle to it.
+
+use alloc::sync::Arc;
+use core::fmt;
+
+use ext2dax_dax::Gates;
+use ext2dax_format::superblock::{RawSuperblock, STATE_ERROR, STATE_VALID};
+use ext2dax_format::{Error, Features, Geometry, Result, Timestamp};
+use ext2dax_getblock::Volume;
+use ext2dax_pmem::{Persist, Pmem, PmemRegion};
+use ext2dax_sync::atomic::{AtomicBool, Ordering};
+use ext2dax_sync::{Mutex, rank};
+
+use crate::clock::Clock;
+#[cfg(not(feature = "std"))]
+use crate::clock::FixedClock;
+use crate::inode::{Inodes, lifetime};
+use crate::ops::Temporaries;
+use crate::options::{MountOptions, StatfsStyle};
+use crate::orphan::OrphanList;
+use crate::state::{SUPERBLOCK, State};
+
+/// What every part of a mounted file system needs.
+pub(crate) struct Core {
+    pub(crate) volume: Volume,
+    pub(crate) pmem: Pmem,
+    pub(crate) geometry: Geometry,
+    pub(crate) gates: Arc<Gates>,
+    pub(crate) orphans: OrphanList,
+    pub(crate) state: State,
+    pub(crate) options: MountOptions,
+    clock: Arc<dyn Clock>,
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core")
+            .field("geometry", &self.geometry)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Core {
+    /// # Errors
+    /// `ReadOnlyFs` if the file system may not be written, or no longer.
+    pub(crate) fn writable(&self) -> Result<()> {
+        self.state.writable()
+    }
+
+    /// See [`State::require_large_file`].
+    pub(crate) fn require_large_file(&self) -> Result<()> {
+        self.state.require_large_file()
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Whether files of 2 GiB and more are possible: not on revision 0, which cannot say that it has some.
+    pub(crate) fn can_have_large_files(&self) -> bool {
+        self.geometry.revision() != 0
+    }
+
+    /// Whether the caller may use the reserved blocks. The inode layer acts for everybody and asks nobody.
+    #[expect(
+        clippy::unused_self,
+        reason = "a question about the caller, answered per mount as long as there is no user"
+    )]
+    pub(crate) fn is_privileged(&self) -> bool {
+        true
+    }
+
+    /// Makes stores to metadata as durable as the region allows where flushes do not do so by themselves.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(crate) fn sync_metadata(&self) -> Result<()> {
+        if self.pmem.persist() == Persist::PageCache {
+            self.pmem.sync(0..self.pmem.len()).map_err(|_| Error::Io)?;
+        }
+        Ok(())
+    }
+
+    /// Notes damage: see [`State::report`].
+    pub(crate) fn report(&self, error: Error) {
+        self.state.report(error);
+    }
+}
+
+/// A mounted file system. See the module's documentation.
+pub(crate) struct Mount {
+    pub(crate) core: Arc<Core>,
+    pub(crate) inodes: Inodes,
+    /// Held while a name moves between directories: the tree above a directory cannot change meanwhile.
+    pub(crate) rename: Mutex<()>,
+    pub(crate) temporaries: Temporaries,
+    ended: AtomicBool,
+}
+
+impl fmt::Debug for Mount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mount")
+            .field("core", &self.core)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Mount {
+    /// Makes everything durable, as far as the region can.
+    fn sync(&self) -> Result<()> {
+        let core = &self.core;
+        if core.writable().is_ok() {
+            lifetime::sync_all(self)?;
+            core.volume.write_back_counters();
+            core.pmem.fence();
+        }
+        core.pmem.sync(0..core.pmem.len()).map_err(|_| Error::Io)
+    }
+
+    /// Ends a mount: counts, then the valid bit. Once.
+    fn end(&self) -> Result<()> {
+        if self.ended.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        self.sync()?;
+        if self.core.writable().is_ok() {
+            self.core.state.end(self.core.now());
+            self.core
+                .pmem
+                .sync(0..self.core.pmem.len())
+                .map_err(|_| Error::Io)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Mount {
+    /// A file system that nobody unmounted ends like one that somebody did, unless a panic is under way: then what is in
+    /// memory cannot be trusted, and the image stays marked as in use.
+    fn drop(&mut self) {
+        #[cfg(feature = "std")]
+        if std::thread::panicking() {
+            return;
+        }
+        // There is nobody to tell; whoever wants to know calls `unmount`.
+        let _ = self.end();
+    }
+}
+
+/// A mounted file system. Clones are handles to the same mount; it ends when the last of them, and the last open file,
+/// is gone.
+///
+/// Every operation takes `&self` and may run on any thread.
+#[derive(Clone, Debug)]
+pub struct FileSystem {
+    pub(crate) mount: Arc<Mount>,
+}
+
+impl FileSystem {
+    /// Mounts the image in a region.
+    ///
+    /// For writing, the image is marked as in use (valid bit, mount count, times), and orphans that an earlier user left
+    /// are processed before anything else. For reading only, nothing on the medium changes.
+    ///
+    /// # Errors
+    /// `NotExt2`, `TooShort`, `Corrupt`: this is no file system, or not one that can be opened. `Unsupported`: every
+    /// feature that forbids it. `NeedsFsck`: for writing, the image must be checked first (`e2fsck -p` or
+    /// `fsck.ext2dax -p`), because it was not unmounted cleanly or is marked as damaged; reading works. `ReadOnlyFs`: the
+    /// region cannot be written. `Io`. Nothing has changed then.
+    pub fn mount(region: impl PmemRegion + 'static, options: &MountOptions) -> Result<Self> {
+        Self::mount_pmem(Pmem::new(region), options)
+    }
+
+    pub(crate) fn from_mount(mount: &Arc<Mount>) -> Self {
+        Self {
+            mount: Arc::clone(mount),
+        }
+    }
+
+    /// Mounts the image behind a handle, as [`FileSystem::mount`] does: for regions with an observer, and for an image
+    /// inside a larger region.
+    ///
+    /// # Errors
+    /// As [`FileSystem::mount`].
+    pub fn mount_pmem(pmem: Pmem, options: &MountOptions) -> Result<Self> {
+        if pmem.len() < SUPERBLOCK.at() + 1024 {
+            return Err(Error::TooShort { len: pmem.len() });
+        }
+        let superblock: RawSuperblock = pmem.read_value(SUPERBLOCK);
+        let geometry = Geometry::new(&superblock, pmem.len())?;
+        check(&superblock, &pmem, options)?;
+        let trust_counters = superblock.s_state.get() & STATE_VALID != 0;
+        let volume_options = ext2dax_getblock::Options { trust_counters };
+        let volume = Volume::open(pmem.clone(), geometry, volume_options)?;
+        let mount = Mount {
+            inodes: Inodes::new(options.inode_cache),
+            core: Arc::new(Core {
+                orphans: OrphanList::new(volume.clone()),
+                state: State::new(
+                    pmem.clone(),
+                    &superblock,
+                    options.read_only,
+                    options.on_error,
+                ),
+                gates: Arc::new(Gates::new()),
+                clock: options.clock.clone().unwrap_or_else(default_clock),
+                options: options.clone(),
+                volume,
+                geometry,
+                pmem,
+            }),
+            rename: Mutex::new(rank::RENAME, ()),
+            temporaries: Temporaries::new(),
+            ended: AtomicBool::new(options.read_only),
+        };
+        if !options.read_only {
+            let orphans = mount.core.orphans.load(&geometry)?;
+            mount.core.state.begin(mount.core.now());
+            for ino in orphans {
+                lifetime::recover(&mount, ino)?;
+            }
+        }
+        Ok(Self {
+            mount: Arc::new(mount),
+        })
+    }
+
+    /// Ends the mount: makes everything durable and marks the image as clean, if it was clean before.
+    ///
+    /// # Errors
+    /// `Busy` if files are open or other handles to this mount exist; the mount goes on, and the image is marked clean when
+    /// the last of them goes. `Io` if the region could not be made durable; the image stays marked as in use.
+    pub fn unmount(self) -> Result<()> {
+        if self.mount.inodes.any_open() {
+            return Err(Error::Busy);
+        }
+        Arc::into_inner(self.mount).ok_or(Error::Busy)?.end()
+    }
+
+    /// Makes everything durable that was stored, metadata and contents, as far as the region can: for a file on a disk
+    /// this is what protects against a power failure.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn sync(&self) -> Result<()> {
+        self.mount.sync()
+    }
+
+    /// Leaves the image as a crash would: nothing is completed, and it stays marked as in use. For tests, and for programs
+    /// that hand the image over to a checker.
+    pub fn abandon(self) {
+        self.mount.ended.store(true, Ordering::Release);
+    }
+
+    /// Sizes and counts.
+    #[must_use]
+    pub fn statfs(&self) -> StatFs {
+        let core = &self.mount.core;
+        let geometry = &core.geometry;
+        let overhead = match core.options.statfs {
+            StatfsStyle::Minix => 0,
+            StatfsStyle::Bsd => overhead(geometry),
+        };
+        let counts = core.volume.counts();
+        StatFs {
+            block_size: geometry.block_size(),
+            blocks: u64::from(geometry.blocks_count()) - overhead,
+            blocks_free: counts.free_blocks,
+            blocks_available: counts.available_blocks,
+            inodes: geometry.inodes_count(),
+            inodes_free: counts.free_inodes,
+            name_max: 255,
+            uuid: core.pmem.read_value(SUPERBLOCK).s_uuid,
+        }
+    }
+
+    /// Whether the file system may be written: not if it was mounted for reading only, nor after damage was found on an
+    /// image whose `s_errors` says so.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.mount.core.state.is_read_only()
+    }
+
+    /// The numbers of the file system's layout.
+    #[must_use]
+    pub fn geometry(&self) -> Geometry {
+        self.mount.core.geometry
+    }
+}
+
+/// What `statfs` answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatFs {
+    /// Bytes of a block; all counts of blocks are in this unit.
+    pub block_size: u32,
+    /// Blocks, without those of the file system's tables unless asked for otherwise.
+    pub blocks: u64,
+    /// Free blocks.
+    pub blocks_free: u64,
+    /// Free blocks for those who may not use the reserve.
+    pub blocks_available: u64,
+    /// Inodes.
+    pub inodes: u32,
+    /// Free inodes.
+    pub inodes_free: u64,
+    /// The longest name in bytes.
+    pub name_max: u32,
+    /// The file system's UUID.
+    pub uuid: [u8; 16],
+}
+
+/// Whether the image may be opened the way the caller asks.
+fn check(superblock: &RawSuperblock, pmem: &Pmem, options: &MountOptions) -> Result<()> {
+    let features = Features::of(superblock);
+    if options.read_only {
+        return if options.no_recovery {
+            features.check_layout()
+        } else {
+            features.check_open()
+        };
+    }
+    features.check_open()?;
+    features.check_write()?;
+    if !pmem.writable() {
+        return Err(Error::ReadOnlyFs);
+    }
+    let state = superblock.s_state.get();
+    if (state & STATE_VALID == 0 || state & STATE_ERROR != 0) && !options.accept_unclean {
+        return Err(Error::NeedsFsck);
+    }
+    Ok(())
+}
+
+/// Blocks of superblocks, descriptors, bitmaps and inode tables.
+fn overhead(geometry: &Geometry) -> u64 {
+    let first = u64::from(geometry.first_data_block());
+    geometry.all_groups().fold(first, |sum, group| {
+        sum + u64::from(geometry.group_overhead(group))
+    })
+}
+
+fn default_clock() -> Arc<dyn Clock> {
+    #[cfg(feature = "std")]
+    return Arc::new(crate::clock::SystemClock);
+    #[cfg(not(feature = "std"))]
+    return Arc::new(FixedClock(Timestamp::from_secs(0)));
+}

@@ -1,0 +1,320 @@
+//! New files: a dead inode gets a name, then life.
+//!
+//! ```text
+//! empty regular file: inode (dead), entry aside | name, links := 1 ; dtime := 0
+//! anything else:      inode (dead), its block, entry aside | name | links ; dtime := 0
+//! ```
+//! A crash in between leaves a name that leads to a dead inode: checkers clear it, and the file never existed. A live inode
+//! without a name, which other orders pass through, makes e2fsck ask a human as soon as it has contents.
+
+use alloc::sync::Arc;
+
+use ext2dax_format::{Error, FileType, Ino, LINK_MAX, Result};
+use ext2dax_getblock::{Fresh, Placement, Tentative};
+
+use super::{New, check_name};
+use crate::dir::{Change, Dir, Staged};
+use crate::inode::attr::{NewInode, device_words, give_life};
+use crate::inode::{Node, Record};
+use crate::mount::{Core, Mount};
+
+/// Bytes of a symlink that fit into the inode; the text is followed by a zero byte there.
+const FAST_SYMLINK: usize = 59;
+
+/// What a new inode holds, besides its attributes.
+enum Contents<'a> {
+    None,
+    Device(u32, u32),
+    Directory,
+    Symlink(&'a [u8]),
+}
+
+/// Makes an empty regular file.
+///
+/// # Errors
+/// `AlreadyExists`, `NotADirectory`, `InvalidName`, `NameTooLong`, `NoInodes`, `NoSpace`, `ReadOnlyFs`, `NotPermitted`,
+/// `NotFound` if the directory has been removed, `Corrupt`. Nothing has changed then; so for all of this module.
+pub(crate) fn create(mount: &Mount, parent: &Node, name: &[u8], new: &New) -> Result<Arc<Node>> {
+    make(mount, parent, name, FileType::Regular, new, Contents::None)
+}
+
+/// Makes what the type bits of `new.mode` say, except a directory or a symlink; none means a regular file.
+///
+/// # Errors
+/// As [`create`]; `Overflow` if no encoding holds the device number, `InvalidArgument` for other types.
+pub(crate) fn mknod(mount: &Mount, parent: &Node, name: &[u8], new: &New) -> Result<Arc<Node>> {
+    let file_type = if new.mode & ext2dax_format::inode::S_IFMT == 0 {
+        FileType::Regular
+    } else {
+        FileType::from_mode(new.mode).ok_or(Error::InvalidArgument)?
+    };
+    let contents = match file_type {
+        FileType::Regular | FileType::Fifo | FileType::Socket => Contents::None,
+        FileType::CharDevice | FileType::BlockDevice => {
+            Contents::Device(new.device.0, new.device.1)
+        }
+        FileType::Directory | FileType::Symlink => return Err(Error::InvalidArgument),
+    };
+    make(mount, parent, name, file_type, new, contents)
+}
+
+/// Makes a directory.
+///
+/// # Errors
+/// As [`create`]; `TooManyLinks` if the parent has 32,000 names.
+pub(crate) fn mkdir(mount: &Mount, parent: &Node, name: &[u8], new: &New) -> Result<Arc<Node>> {
+    make(
+        mount,
+        parent,
+        name,
+        FileType::Directory,
+        new,
+        Contents::Directory,
+    )
+}
+
+/// Makes a symlink to `target`.
+///
+/// # Errors
+/// As [`create`]; `NameTooLong` if the target does not fit into a block with a zero byte behind it, `InvalidArgument` if
+/// it is empty or holds a zero byte.
+pub(crate) fn symlink(
+    mount: &Mount,
+    parent: &Node,
+    name: &[u8],
+    target: &[u8],
+    new: &New,
+) -> Result<Arc<Node>> {
+    if target.is_empty() || target.contains(&0) {
+        return Err(Error::InvalidArgument);
+    }
+    if target.len() >= mount.core.geometry.block_size() as usize {
+        return Err(Error::NameTooLong);
+    }
+    let new = New {
+        mode: 0o777,
+        ..*new
+    };
+    make(
+        mount,
+        parent,
+        name,
+        FileType::Symlink,
+        &new,
+        Contents::Symlink(target),
+    )
+}
+
+fn make(
+    mount: &Mount,
+    parent: &Node,
+    name: &[u8],
+    file_type: FileType,
+    new: &New,
+    contents: Contents<'_>,
+) -> Result<Arc<Node>> {
+    let core = &mount.core;
+    core.writable()?;
+    check_name(name, Error::AlreadyExists)?;
+    let _writing = core.gates.write.enter();
+    let mut dir = Dir::lock(core, parent)?;
+    if dir.find(name).is_some() {
+        return Err(Error::AlreadyExists);
+    }
+    if file_type == FileType::Directory && parent.record().links() >= LINK_MAX {
+        return Err(Error::TooManyLinks);
+    }
+    dir.begin_change(Change::Add)?;
+    let inode = Unborn::prepare(core, parent, file_type, new, &contents)?;
+    let staged = match dir.stage(name, inode.ino().get(), dir.kind(file_type)) {
+        Ok(staged) => staged,
+        Err(error) => {
+            inode.abandon(core);
+            return Err(error);
+        }
+    };
+    let node = match mount.inodes.insert_new(core, inode.ino()) {
+        Ok(node) => node,
+        Err(error) => {
+            inode.abandon(core);
+            return Err(error);
+        }
+    };
+    // EPOCH: bits, the dead inode, its block, the entry's bytes. All of it is out of sight: a crash leaks it.
+    core.pmem.fence();
+    birth(&mut dir, staged, node.record(), file_type, &contents);
+    inode.born();
+    Ok(node)
+}
+
+/// The epochs behind the first: name, then life.
+fn birth(
+    dir: &mut Dir<'_>,
+    staged: Staged<'_>,
+    record: &Record,
+    file_type: FileType,
+    contents: &Contents<'_>,
+) {
+    let core = dir.core;
+    let parent = dir.node.record();
+    let is_dir = file_type == FileType::Directory;
+    // A nameless empty regular file is the one live inode that checkers clear without asking, so its life may share the
+    // epoch of its name.
+    let merged =
+        file_type == FileType::Regular && matches!(contents, Contents::None) && !staged.grows();
+    dir.publish(staged);
+    if is_dir {
+        // The parent's new name is the new directory's `..`. Too high a count is put right without asking.
+        parent.set_links(parent.links() + 1);
+    }
+    parent.touch_modified();
+    if !merged {
+        // EPOCH: the name. Before the next fence it leads to a dead inode, which checkers clear.
+        core.pmem.fence();
+    }
+    // PUBLISH: the file lives. Before: a name of a dead inode, or nothing at all. After: the finished file.
+    give_life(record, if is_dir { 2 } else { 1 });
+    // EPOCH: done.
+    core.pmem.fence();
+}
+
+/// An inode that is written but dead, with what it took.
+struct Unborn {
+    number: Tentative,
+    block: Option<Fresh>,
+}
+
+impl Unborn {
+    /// Takes a number, and a block if the contents need one, and writes both. Flushed, not fenced.
+    fn prepare(
+        core: &Core,
+        parent: &Node,
+        file_type: FileType,
+        new: &New,
+        contents: &Contents<'_>,
+    ) -> Result<Self> {
+        let from = parent.record();
+        let flags = from.flags();
+        let placement = if file_type == FileType::Directory {
+            let top =
+                parent.ino() == Ino::ROOT || flags.contains(ext2dax_format::InodeFlags::TOPDIR);
+            Placement::Directory {
+                parent: parent.ino(),
+                top,
+            }
+        } else {
+            Placement::Near {
+                parent: parent.ino(),
+            }
+        };
+        // A group's set-id bit on a directory hands the group down, and itself to subdirectories.
+        let set_gid = from.mode() & 0o2000 != 0;
+        let gid = if set_gid || core.options.group_inherits {
+            from.gid()
+        } else {
+            new.gid
+        };
+        let inherited = if set_gid && file_type == FileType::Directory {
+            0o2000
+        } else {
+            0
+        };
+        let block_words = match contents {
+            Contents::Device(major, minor) => device_words((*major, *minor))?,
+            _ => [0; 60],
+        };
+        let number = core.volume.allocate_inode(placement)?;
+        let mut inode = NewInode {
+            mode: file_type.mode() | (new.mode & 0o7777) | inherited,
+            uid: new.uid,
+            gid,
+            flags: flags.inherited_by(file_type),
+            generation: number.generation(),
+            size: 0,
+            sectors: 0,
+            block: block_words,
+            file_acl: 0,
+            now: core.now(),
+        };
+        let block = match fill(core, parent, number.ino(), &mut inode, contents) {
+            Ok(block) => block,
+            Err(error) => {
+                core.volume.release(number);
+                return Err(error);
+            }
+        };
+        let unborn = Self { number, block };
+        match inode.write_dead(core, unborn.ino()) {
+            Ok(()) => Ok(unborn),
+            Err(error) => {
+                unborn.abandon(core);
+                Err(error)
+            }
+        }
+    }
+
+    fn ino(&self) -> Ino {
+        self.number.ino()
+    }
+
+    /// Gives everything back: nothing leads to it.
+    fn abandon(self, core: &Core) {
+        if let Some(block) = self.block {
+            core.volume.free(block.abandon());
+        }
+        core.volume.release(self.number);
+    }
+
+    /// The inode is live: it owns what it took.
+    fn born(self) {
+        if let Some(block) = self.block {
+            block.assume_written().hand_over();
+        }
+        self.number.keep();
+    }
+}
+
+/// Puts the contents where they belong: into the inode, or into a block of its own.
+fn fill(
+    core: &Core,
+    parent: &Node,
+    ino: Ino,
+    inode: &mut NewInode,
+    contents: &Contents<'_>,
+) -> Result<Option<Fresh>> {
+    let geometry = &core.geometry;
+    let block_size = geometry.block_size();
+    match contents {
+        Contents::None | Contents::Device(..) => return Ok(None),
+        Contents::Symlink(target) if target.len() <= FAST_SYMLINK => {
+            inode.size = target.len() as u64;
+            inode.block[..target.len()].copy_from_slice(target);
+            return Ok(None);
+        }
+        Contents::Symlink(_) | Contents::Directory => {}
+    }
+    let goal = geometry.group_first_block(geometry.locate_ino(ino).0);
+    let block = core
+        .volume
+        .allocate_block(Some(goal), core.is_privileged())?;
+    let at = block.offset();
+    let (bytes, used) = match contents {
+        Contents::Symlink(target) => {
+            inode.size = target.len() as u64;
+            (target.to_vec(), target.len())
+        }
+        _ => {
+            inode.size = u64::from(block_size);
+            let bytes = crate::dir::dot_entries(geometry, ino, parent.ino());
+            let used = bytes.len();
+            (bytes, used)
+        }
+    };
+    core.pmem.write(at, &bytes);
+    core.pmem
+        .zero(at + used as u64, u64::from(block_size) - used as u64);
+    core.pmem.flush(at, u64::from(block_size));
+    inode.sectors = geometry.sectors_per_block();
+    inode.block[..4].copy_from_slice(&block.run().start.get().to_le_bytes());
+    Ok(Some(block))
+}

@@ -1,0 +1,58 @@
+//! Another name for a live inode: the count goes up before the name appears, so that it is never below the number of
+//! names.
+
+use ext2dax_format::{Error, InodeFlags, LINK_MAX, Result};
+
+use super::check_name;
+use crate::dir::{Change, Dir};
+use crate::inode::Node;
+use crate::mount::Mount;
+
+/// Gives `target` the name `name` in `parent`.
+///
+/// # Errors
+/// `NotPermitted` for a directory and for immutable and append-only files, `TooManyLinks` at 32,000 names, `NotFound` if
+/// the file or the directory is gone; `AlreadyExists`, `NotADirectory`, `InvalidName`, `NameTooLong`, `NoSpace`,
+/// `ReadOnlyFs`, `Corrupt`. Nothing has changed then.
+pub(crate) fn link(mount: &Mount, parent: &Node, name: &[u8], target: &Node) -> Result<()> {
+    let core = &mount.core;
+    core.writable()?;
+    check_name(name, Error::AlreadyExists)?;
+    if target.is_dir() {
+        return Err(Error::NotPermitted);
+    }
+    let _writing = core.gates.write.enter();
+    let mut dir = Dir::lock(core, parent)?;
+    let _target = target.lock.write_nested();
+    target.check_alive()?;
+    let record = target.record();
+    let links = record.links();
+    if links == 0 {
+        return Err(Error::NotFound);
+    }
+    if dir.find(name).is_some() {
+        return Err(Error::AlreadyExists);
+    }
+    if record
+        .flags()
+        .intersects(InodeFlags::IMMUTABLE | InodeFlags::APPEND)
+    {
+        return Err(Error::NotPermitted);
+    }
+    if links >= LINK_MAX {
+        return Err(Error::TooManyLinks);
+    }
+    dir.begin_change(Change::Add)?;
+    let staged = dir.stage(name, target.ino().get(), dir.kind(target.file_type()))?;
+    // EPOCH: the entry's bytes, out of sight.
+    core.pmem.fence();
+    record.set_links(links + 1);
+    record.touch_changed();
+    // EPOCH: the count, one too high until the name is there; checkers put that right without asking.
+    core.pmem.fence();
+    dir.publish(staged);
+    parent.record().touch_modified();
+    // EPOCH: done.
+    core.pmem.fence();
+    Ok(())
+}

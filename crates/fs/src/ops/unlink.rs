@@ -1,0 +1,203 @@
+//! Names that go. Life goes first, then the name, then what the file had.
+//!
+//! ```text
+//! last name, nobody has it open: dtime ; links := 0 | name off ~ bits
+//! last name, open:               list push | links := 0 | name off     (the last close does the rest)
+//! one of several names:          name off | links - 1
+//! directory:                     dtime ; links := 0 | name off, parent's links - 1 ~ bits
+//! ```
+//! A crash in between leaves a name that leads to a dead inode: checkers clear it, and the removal is complete.
+
+use alloc::sync::Arc;
+
+use ext2dax_format::{CorruptKind, Error, InodeFlags, Result};
+
+use super::{check_name, named};
+use crate::dir::{Change, Dir, Found};
+use crate::inode::Node;
+use crate::inode::attr::take_life;
+use crate::inode::lifetime::{self, Listed};
+use crate::mount::Mount;
+
+/// Removes a name that is no directory's.
+///
+/// # Errors
+/// `NotFound`, `IsADirectory`, `NotPermitted` by a flag of the file or the directory, `NotADirectory`, `ReadOnlyFs`,
+/// `Corrupt`. Nothing has changed then.
+pub(crate) fn unlink(mount: &Mount, parent: &Node, name: &[u8]) -> Result<()> {
+    let core = &mount.core;
+    core.writable()?;
+    check_name(name, Error::IsADirectory)?;
+    let _writing = core.gates.write.enter();
+    let mut dir = Dir::lock(core, parent)?;
+    let found = dir.find(name).ok_or(Error::NotFound)?;
+    let child = named(mount, found.ino)?;
+    if child.is_dir() {
+        return Err(Error::IsADirectory);
+    }
+    let _child = child.lock.write_nested();
+    check_removable(&child)?;
+    dir.begin_change(Change::Remove)?;
+    if child.record().links() > 1 {
+        one_of_several(&mut dir, &found, &child);
+        return Ok(());
+    }
+    // What it has must be findable, or it could not be freed.
+    child.record().check_contents()?;
+    let ending = Ending::begin(mount, &child)?;
+    ending.take_life(&child);
+    // EPOCH: dead; the name leads to a dead inode, which checkers clear.
+    core.pmem.fence();
+    dir.erase(&found);
+    parent.record().touch_modified();
+    // EPOCH: done. What the file had is leaked until its bits are clear.
+    core.pmem.fence();
+    ending.finish(mount, &child);
+    Ok(())
+}
+
+/// How a file whose last name goes comes to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// Nobody has it open: it dies for good.
+    Now,
+    /// Somebody has it open: it is on the orphan list before it dies.
+    Listed,
+    /// The same for a file with an attribute block, which must not be listed alive: a checker that truncates a listed live
+    /// file drops its attributes. It is listed after its death; until then a crash leaves a dead inode, which is no worse.
+    ListedDead,
+}
+
+impl Ending {
+    /// Decides, and lists the file if that comes first; durable. The caller holds the file's lock exclusively.
+    ///
+    /// # Errors
+    /// `Corrupt` if it cannot be listed; nothing has changed.
+    pub(super) fn begin(mount: &Mount, child: &Node) -> Result<Self> {
+        if !child.is_open() {
+            return Ok(Self::Now);
+        }
+        if child.record().file_acl() != 0 {
+            return Ok(Self::ListedDead);
+        }
+        // EPOCH: the list. A listed live inode is truncated to its own size.
+        mount.core.orphans.push(child.ino())?;
+        Ok(Self::Listed)
+    }
+
+    /// Takes the life. Flushed, not fenced.
+    pub(super) fn take_life(self, child: &Node) {
+        let record = child.record();
+        record.touch_changed();
+        if self == Self::Now {
+            take_life(record);
+        } else {
+            // The deletion time stays 0: it is the list's.
+            record.set_links(0);
+            record.flush_line0();
+            child.mark_unlinked();
+        }
+    }
+
+    /// Behind the epoch of [`Ending::take_life`] and of the name: lists what could not be listed before, or gives back
+    /// what the file had. The removal is complete, so damage that is found now is noted, not returned.
+    pub(super) fn finish(self, mount: &Mount, child: &Arc<Node>) {
+        match self {
+            Self::Now => give_back(mount, child),
+            Self::Listed => {}
+            Self::ListedDead => {
+                if let Err(error) = mount.core.orphans.push(child.ino()) {
+                    mount.core.report(error);
+                }
+            }
+        }
+    }
+}
+
+fn one_of_several(dir: &mut Dir<'_>, found: &Found, child: &Node) {
+    let record = child.record();
+    dir.erase(found);
+    dir.node.record().touch_modified();
+    // EPOCH: the name is gone, the count one too high.
+    dir.core.pmem.fence();
+    record.set_links(record.links() - 1);
+    record.touch_changed();
+    // EPOCH: done.
+    dir.core.pmem.fence();
+}
+
+/// Frees what a dead, nameless inode had. The removal is complete, so damage that is found now is noted, not returned.
+pub(super) fn give_back(mount: &Mount, child: &Arc<Node>) {
+    if let Err(error) = lifetime::reclaim(mount, child, Listed::No) {
+        mount.core.report(error);
+    }
+}
+
+/// Immutable and append-only files keep their names.
+pub(super) fn check_removable(child: &Node) -> Result<()> {
+    child.check_alive()?;
+    if child
+        .record()
+        .flags()
+        .intersects(InodeFlags::IMMUTABLE | InodeFlags::APPEND)
+    {
+        return Err(Error::NotPermitted);
+    }
+    Ok(())
+}
+
+/// Removes an empty directory.
+///
+/// # Errors
+/// `NotFound`, `NotADirectory`, `DirectoryNotEmpty` (also for `..`), `InvalidArgument` for `.`, `NotPermitted` by a flag,
+/// `Busy` for a `lost+found` in which renames are under way, `ReadOnlyFs`, `Corrupt`. Nothing has changed then.
+pub(crate) fn rmdir(mount: &Mount, parent: &Node, name: &[u8]) -> Result<()> {
+    let core = &mount.core;
+    core.writable()?;
+    check_name(
+        name,
+        if name == b"." {
+            Error::InvalidArgument
+        } else {
+            Error::DirectoryNotEmpty
+        },
+    )?;
+    let _writing = core.gates.write.enter();
+    let mut dir = Dir::lock(core, parent)?;
+    let found = dir.find(name).ok_or(Error::NotFound)?;
+    let child = named(mount, found.ino)?;
+    if core::ptr::eq(&*child, parent) {
+        return Err(CorruptKind::DirectoryDots {
+            inode: parent.ino().get(),
+        }
+        .into());
+    }
+    let victim = Dir::lock_nested(core, &child)?;
+    check_removable(&child)?;
+    if !victim.is_empty() {
+        return Err(Error::DirectoryNotEmpty);
+    }
+    dir.begin_change(Change::Remove)?;
+    mount.temporaries.retire(&child)?;
+    take_life(child.record());
+    // EPOCH: dead; the name leads to a dead inode, and the parent's count is one too high.
+    core.pmem.fence();
+    dir.erase(&found);
+    drop_subdirectory(parent);
+    // EPOCH: done.
+    core.pmem.fence();
+    give_back(mount, &child);
+    victim.forget();
+    Ok(())
+}
+
+/// A subdirectory's `..` no longer counts.
+pub(super) fn drop_subdirectory(parent: &Node) {
+    let record = parent.record();
+    // A directory from elsewhere may say 1: not counted.
+    let links = record.links();
+    if links > 2 {
+        record.set_links(links - 1);
+    }
+    record.touch_modified();
+}

@@ -1,0 +1,172 @@
+//! How a file system is mounted.
+
+use alloc::sync::Arc;
+use core::fmt;
+
+use ext2dax_format::superblock::OnError;
+
+use crate::clock::Clock;
+
+/// When access times are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Atime {
+    /// Never: reading changes nothing on the medium.
+    Never,
+    /// When the access time is older than the last change or older than a day, as Linux does by default.
+    #[default]
+    Relative,
+}
+
+/// How `statfs` counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StatfsStyle {
+    /// Blocks for the file system's own tables are no blocks of the file system.
+    #[default]
+    Bsd,
+    /// Every block counts.
+    Minix,
+}
+
+/// How a file system is mounted: for reading and writing unless something else is asked for.
+///
+/// ```
+/// use ext2dax::MountOptions;
+/// let options = MountOptions::new().read_only(true);
+/// ```
+#[derive(Clone)]
+pub struct MountOptions {
+    pub(crate) read_only: bool,
+    pub(crate) no_recovery: bool,
+    pub(crate) accept_unclean: bool,
+    pub(crate) on_error: Option<OnError>,
+    pub(crate) atime: Atime,
+    pub(crate) statfs: StatfsStyle,
+    pub(crate) inode_cache: usize,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) group_inherits: bool,
+    pub(crate) reserved_uid: Option<u32>,
+    pub(crate) reserved_gid: Option<u32>,
+    pub(crate) clock: Option<Arc<dyn Clock>>,
+}
+
+impl Default for MountOptions {
+    fn default() -> Self {
+        Self {
+            read_only: false,
+            no_recovery: false,
+            accept_unclean: false,
+            on_error: None,
+            atime: Atime::default(),
+            statfs: StatfsStyle::default(),
+            inode_cache: 1 << 16,
+            uid: 0,
+            gid: 0,
+            group_inherits: false,
+            reserved_uid: None,
+            reserved_gid: None,
+            clock: None,
+        }
+    }
+}
+
+impl fmt::Debug for MountOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MountOptions")
+            .field("read_only", &self.read_only)
+            .field("no_recovery", &self.no_recovery)
+            .field("accept_unclean", &self.accept_unclean)
+            .field("on_error", &self.on_error)
+            .finish_non_exhaustive()
+    }
+}
+
+impl MountOptions {
+    /// Reading and writing, everything else as the superblock says.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Mounts for reading only: nothing on the medium changes.
+    #[must_use]
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
+        self
+    }
+
+    /// Opens a file system whose journal has not been replayed, as it stands. For reading only.
+    #[must_use]
+    pub fn no_recovery(mut self, no_recovery: bool) -> Self {
+        self.no_recovery = no_recovery;
+        self
+    }
+
+    /// Mounts for writing although the image was not unmounted cleanly or is marked as damaged. Orphans are processed;
+    /// the image stays marked, so that a checker still looks at it. Safe for an image that only this library has written:
+    /// what its crashes leave wastes space and disturbs nothing.
+    #[must_use]
+    pub fn accept_unclean(mut self, accept: bool) -> Self {
+        self.accept_unclean = accept;
+        self
+    }
+
+    /// What to do when damage is found, instead of what `s_errors` says.
+    #[must_use]
+    pub fn on_error(mut self, on_error: OnError) -> Self {
+        self.on_error = Some(on_error);
+        self
+    }
+
+    /// When access times are written.
+    #[must_use]
+    pub fn atime(mut self, atime: Atime) -> Self {
+        self.atime = atime;
+        self
+    }
+
+    /// How `statfs` counts.
+    #[must_use]
+    pub fn statfs(mut self, style: StatfsStyle) -> Self {
+        self.statfs = style;
+        self
+    }
+
+    /// How many unused inodes are kept in memory; about 300 bytes each.
+    #[must_use]
+    pub fn inode_cache(mut self, inodes: usize) -> Self {
+        self.inode_cache = inodes;
+        self
+    }
+
+    /// Owner of new files that are created without one.
+    #[must_use]
+    pub fn owner(mut self, uid: u32, gid: u32) -> Self {
+        self.uid = uid;
+        self.gid = gid;
+        self
+    }
+
+    /// New files take the group of their directory even without its set-group-id bit (`grpid`).
+    #[must_use]
+    pub fn group_inherits(mut self, inherits: bool) -> Self {
+        self.group_inherits = inherits;
+        self
+    }
+
+    /// Who may use the reserved blocks, instead of what the superblock says.
+    #[must_use]
+    pub fn reserved_for(mut self, uid: Option<u32>, gid: Option<u32>) -> Self {
+        self.reserved_uid = uid;
+        self.reserved_gid = gid;
+        self
+    }
+
+    /// Where times come from. Programs have the system clock unless they say otherwise; without `std` the default clock
+    /// stands still at 0.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+}
