@@ -46,6 +46,8 @@ pub(crate) struct Want {
     pub(crate) group: GroupNr,
     /// The very block, if it is free.
     pub(crate) goal: Option<FsBlock>,
+    /// The goal lies in a page cluster that already belongs to this page of the file.
+    pub(crate) joins: bool,
     /// At most so many.
     pub(crate) len: u32,
     pub(crate) used_for: Use,
@@ -254,6 +256,7 @@ impl Volume {
         let want = Want {
             group,
             goal,
+            joins: false,
             len: 1,
             used_for: Use::Data(0),
             privileged,
@@ -293,7 +296,7 @@ impl Volume {
 
 impl State {
     /// Blocks in a page, at least 1.
-    fn cluster(&self) -> u32 {
+    pub(crate) fn cluster(&self) -> u32 {
         (PAGE >> self.geometry().block_bits()).max(1)
     }
 
@@ -315,7 +318,7 @@ impl State {
         let cluster = self.cluster();
         let goal = windows.table_goal.take().or(want.goal);
         let run = goal
-            .and_then(|goal| self.take_at(goal, 1, 0))
+            .and_then(|goal| self.take_at(goal, 1, 1, 0, |run| run))
             .or_else(|| self.take_packed(want, if cluster > 1 { Some(0) } else { None }))?;
         // The next indirect block fills this cluster up, so that it does not break another one.
         let next = run.end();
@@ -332,10 +335,13 @@ impl State {
         let huge = self.huge().filter(|_| large);
         let chunk_start = huge.is_some_and(|(huge, _)| at.is_multiple_of(huge));
         if let Some(goal) = want.goal.filter(|_| !chunk_start) {
-            // A goal out of place would cost the page its place; only the rest of a page that lost it goes there.
-            let in_place = goal.get() % cluster == at % cluster || !at.is_multiple_of(cluster);
+            // Whoever begins a page needs its whole cluster, and a goal in the middle of one cannot have it.
+            let in_place = want.joins || goal.get() % cluster == 0 && at.is_multiple_of(cluster);
+            let need = if want.joins { 1 } else { cluster };
             let own = windows.lines_in(self.geometry().group_of_block(goal));
-            if in_place && let Some(run) = self.take_at(goal, want.len, own) {
+            let limit =
+                |run| huge.map_or(run, |huge| chunks_of(run, want.len, at, goal.get(), huge));
+            if in_place && let Some(run) = self.take_at(goal, need, want.len, own, limit) {
                 return Some(run);
             }
         }
@@ -369,7 +375,8 @@ impl State {
             .geometry()
             .fs_block(window.base.checked_add(within)?)
             .ok()?;
-        self.take_at(target, want.len, windows.lines_in(window.group))
+        let limit = |run| chunks_of(run, want.len, at, target.get(), (huge, phase));
+        self.take_at(target, 1, want.len, windows.lines_in(window.group), limit)
     }
 
     fn find_window(
@@ -460,12 +467,19 @@ impl State {
         })
     }
 
-    /// The very block, and what follows it.
-    fn take_at(&self, block: FsBlock, len: u32, own: u128) -> Option<Run> {
+    /// The very block, and what follows it, as far as `limit` allows, if at least `need` blocks are free there.
+    fn take_at(
+        &self,
+        block: FsBlock,
+        need: u32,
+        len: u32,
+        own: u128,
+        limit: impl FnOnce(u32) -> u32,
+    ) -> Option<Run> {
         let (group, nr) = self.geometry().locate_block(block);
         self.in_group(group, own, true, |search| {
-            let run = search.free_from(nr, len);
-            (run > 0).then_some((nr, run))
+            let run = search.free_from(nr, len.max(need));
+            (run >= need).then(|| (nr, limit(run.min(len))))
         })
     }
 
@@ -511,5 +525,20 @@ impl State {
             hint.store(nr + len, Ordering::Relaxed);
         }
         self.geometry().fs_run(search.first + nr, len).ok()
+    }
+}
+
+/// How much of a free run a file should take at file block `at`, so that the 2 MiB after these can be aligned again:
+/// not past the end of its 2 MiB where the run is out of step with them, and whole ones only where the run ends early.
+fn chunks_of(run: u32, wanted: u32, at: u32, block: u32, (huge, phase): (u32, u32)) -> u32 {
+    let first = huge - at % huge;
+    if run <= first {
+        return run;
+    }
+    let in_step = (block % huge + phase) % huge == at % huge;
+    match in_step {
+        false => first,
+        true if run == wanted => run,
+        true => run - (run - first) % huge,
     }
 }

@@ -16,6 +16,9 @@ const MAX_TABLES: usize = 20;
 /// Slots, or runs of slots, that one call publishes at most.
 const MAX_LINKS: usize = 24;
 
+/// Indirect blocks on the way to one file block, at most.
+const LEVELS: u32 = 3;
+
 /// Consecutive slots of a live table (or of the inode), to be set to consecutive block numbers.
 #[derive(Clone, Copy)]
 struct Link {
@@ -227,6 +230,7 @@ impl<'t> Branch<'t> {
         let want = Want {
             group: tree.volume.geometry().locate_ino(tree.ino).0,
             goal: None,
+            joins: true,
             len: 1,
             used_for: Use::Table,
             privileged: hints.privileged,
@@ -376,9 +380,15 @@ impl BlockTree {
         let geometry = self.volume.geometry();
         let limit = geometry.max_file_size() >> geometry.block_bits();
         let left = u32::try_from(limit.saturating_sub(u64::from(at.0))).unwrap_or(u32::MAX);
+        let in_page = at.0 % self.volume.cluster();
+        let (goal, joins) = match hints.goal {
+            Some(goal) => (Some(goal), Some(in_page != 0)),
+            None => self.neighbour(at).unzip(),
+        };
         let want = Want {
             group: geometry.locate_ino(self.ino).0,
-            goal: hints.goal.or_else(|| self.neighbour(at)),
+            goal,
+            joins: joins == Some(true),
             len: len.min(left),
             used_for: Use::Data(at.0),
             privileged: hints.privileged,
@@ -388,30 +398,48 @@ impl BlockTree {
         }
         let windows = &mut *guard.0;
         let mut branch = Branch::new(self, self.volume.take(want, windows)?.run());
-        let linked = branch.link(windows, at, hints)?;
+        let linked = loop {
+            match branch.link(windows, at, hints) {
+                // The data took what its indirect blocks need.
+                Err(Error::NoSpace) if branch.data.len > 1 => {
+                    let less = branch
+                        .data
+                        .len
+                        .saturating_sub(LEVELS)
+                        .max(branch.data.len / 2);
+                    branch.shorten(less.min(branch.data.len - 1));
+                }
+                linked => break linked?,
+            }
+        };
         branch.shorten(linked);
         branch.count(linked)?;
         Ok(branch)
     }
 
     /// The block behind the one before `at`; else, for a file that is filled at random, the one that would lead up to
-    /// the next block of its 2 MiB.
-    fn neighbour(&self, at: FileBlock) -> Option<FsBlock> {
+    /// the next block of its 2 MiB. And whether that neighbour lies in the same page as `at`.
+    fn neighbour(&self, at: FileBlock) -> Option<(FsBlock, bool)> {
         let geometry = self.volume.geometry();
-        let before = at.0.checked_sub(1)?;
-        if let Ok(Mapping::Existing(run)) = self.lookup(FileBlock(before), 1) {
-            return geometry.fs_block(run.end()).ok();
+        let cluster = self.volume.cluster();
+        if let Some(before) = at.0.checked_sub(1)
+            && let Ok(Mapping::Existing(run)) = self.lookup(FileBlock(before), 1)
+        {
+            return Some((
+                geometry.fs_block(run.end()).ok()?,
+                !at.0.is_multiple_of(cluster),
+            ));
         }
         let huge = (2 << 20) >> geometry.block_bits();
-        let Ok(Mapping::Hole(gap)) = self.lookup(at, huge - at.0 % huge) else {
+        let left = huge - at.0 % huge;
+        let Ok(Mapping::Hole(gap)) = self.lookup(at, left) else {
             return None;
         };
-        if gap >= huge - at.0 % huge {
+        if gap >= left {
             return None;
         }
-        match self.lookup(FileBlock(at.0 + gap), 1) {
-            Ok(Mapping::Existing(run)) => geometry.fs_block(run.start.get().checked_sub(gap)?).ok(),
-            _ => None,
-        }
+        let after = self.lookup(FileBlock(at.0 + gap), 1).ok()?.run()?.start;
+        let goal = geometry.fs_block(after.get().checked_sub(gap)?).ok()?;
+        Some((goal, gap < cluster - at.0 % cluster))
     }
 }

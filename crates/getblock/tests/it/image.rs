@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ext2dax_format::{FileBlock, Geometry, Ino, RawInode, RawSuperblock};
-use ext2dax_getblock::{BlockTree, Options, Placement, Volume};
-use ext2dax_pmem::{Access, FileRegion, Off, Pmem};
+use ext2dax_getblock::{BlockTree, Hints, Intent, Options, Placement, Volume};
+use ext2dax_pmem::{Access, AnonRegion, FileRegion, Off, OpenError, Pmem};
 use zerocopy::little_endian::{U16, U32};
 
 /// Block sizes that the format has.
@@ -14,6 +14,20 @@ pub(crate) const BLOCK_SIZES: [u32; 7] = [1024, 2048, 4096, 8192, 16384, 32768, 
 pub(crate) struct Image {
     dir: tempfile::TempDir,
     pub(crate) volume: Volume,
+}
+
+/// Behind the predecessor, and not from the reserve.
+pub(crate) const HINTS: Hints = Hints {
+    goal: None,
+    privileged: false,
+};
+
+/// Fill holes.
+pub(crate) const ALLOCATE: Intent = Intent::Allocate(HINTS);
+
+/// A size for an image of this block size: large blocks need more for a tree of three levels.
+pub(crate) fn kib(block_size: u32) -> u32 {
+    (16 * block_size).max(16 * 1024)
 }
 
 /// Whether the judges are installed. Where `CI` is true they must be.
@@ -65,21 +79,47 @@ impl Image {
 
     /// Closes and opens again: as after a clean end, or with counters that nobody believes.
     pub(crate) fn reopen(&mut self, trust_counters: bool) {
-        self.volume = {
-            let idle = Pmem::new(ext2dax_pmem::AnonRegion::new(1 << 20).expect("memory"));
-            let geometry = *self.volume.geometry();
-            // The writer's lock on the file goes with the last handle.
-            self.volume = Volume::open(idle, geometry, Options::default()).expect("a place holder");
-            open(&self.path(), trust_counters)
-        };
+        self.reopen_with(|path| open(path, trust_counters));
     }
 
-    /// A regular file with one name, made by debugfs beforehand would need a mount: a live inode written by hand and a
-    /// name that `debugfs` gives it at the end (see [`Image::check`]).
+    pub(crate) fn reopen_with(&mut self, open: impl FnOnce(&Path) -> Volume) {
+        let idle = Pmem::new(AnonRegion::new(1 << 20).expect("memory"));
+        let geometry = *self.volume.geometry();
+        // The writer's lock on the file goes with the last handle.
+        self.volume = Volume::open(idle, geometry, Options::default()).expect("a place holder");
+        self.volume = open(&self.path());
+    }
+
+    /// Marks a table of the group as free, behind the volume's back.
+    pub(crate) fn corrupt_bitmap(&self, group: u32) {
+        let geometry = self.volume.geometry();
+        let group = geometry.group(group).expect("a group");
+        let pmem = self.volume.pmem();
+        let raw = pmem.read_value(Off::new(geometry.desc_offset(group)));
+        let desc = geometry
+            .group_desc(&raw, group)
+            .expect("a sound descriptor");
+        let (_, bit) = geometry.locate_block(desc.inode_table);
+        let byte = Off::<u8>::new(geometry.offset(desc.block_bitmap) + u64::from(bit / 8));
+        pmem.store(byte, pmem.load(byte) & !(1 << (bit % 8)));
+    }
+
+    /// A live regular file whose inode lies in this group.
+    pub(crate) fn file_in_group(&self, group: u32) -> BlockTree {
+        let first = group * self.volume.geometry().inodes_per_group() + 1;
+        let parent = self.volume.geometry().ino(first).expect("an inode");
+        self.file_near(parent)
+    }
+
+    /// A live regular file, written by hand; [`Image::check`] gives it its name.
     pub(crate) fn file(&self) -> BlockTree {
+        self.file_near(Ino::ROOT)
+    }
+
+    fn file_near(&self, parent: Ino) -> BlockTree {
         let tentative = self
             .volume
-            .allocate_inode(Placement::Near { parent: Ino::ROOT })
+            .allocate_inode(Placement::Near { parent })
             .expect("an inode");
         let at = tentative.offset();
         let pmem = self.volume.pmem();
@@ -147,8 +187,20 @@ impl Image {
     }
 }
 
+/// The image as a region. Its lock goes with the last copy of the file's descriptor, and the tests beside this one start
+/// programs: a child has a copy until it executes its program.
+pub(crate) fn region(path: &Path) -> FileRegion {
+    for _ in 0..500 {
+        match FileRegion::open(path, Access::ReadWrite) {
+            Err(OpenError::InUse { .. }) => std::thread::sleep(std::time::Duration::from_millis(5)),
+            opened => return opened.expect("the image"),
+        }
+    }
+    panic!("{} stays in use", path.display())
+}
+
 fn open(path: &Path, trust_counters: bool) -> Volume {
-    let region = FileRegion::open(path, Access::ReadWrite).expect("the image");
+    let region = region(path);
     let pmem = Pmem::new(region);
     let raw: RawSuperblock = pmem.read_value(Off::new(1024));
     let geometry = Geometry::new(&raw, pmem.len()).expect("a geometry");
