@@ -116,16 +116,15 @@ impl AddressSpace {
         self.entries.is_empty()
     }
 
-    /// The value of an entry at this moment; `None` of a unit without a leaf.
+    /// The value of an entry without a schedule point, for oracles of the explorer.
+    #[cfg(shuttle)]
     #[must_use]
-    pub fn peek(&self, unit: u64) -> Kind {
-        self.word(unit).kind()
-    }
-
-    pub(crate) fn word(&self, unit: u64) -> Word {
-        self.entries.leaf(unit).map_or(Word::NONE, |leaf| {
-            Word::from_raw(leaf.word(unit).load(Ordering::Acquire))
-        })
+    pub fn observe(&self, unit: u64) -> Word {
+        let word = self
+            .entries
+            .leaf(unit)
+            .map(|leaf| ext2dax_sync::explore::peek(leaf.word(unit)));
+        word.map_or(Word::NONE, Word::from_raw)
     }
 
     /// Locks the entry of `unit`, made `Empty` if there was none, after waiting for its owner.
@@ -513,6 +512,9 @@ impl EntryGuard<'_> {
 impl Drop for EntryGuard<'_> {
     fn drop(&mut self) {
         for n in 0..self.count {
+            if ext2dax_sync::mutant("dirty set after the entry is unlocked") {
+                self.store(self.unit + n, self.word(n).with_dirty(0));
+            }
             self.store(self.unit + n, self.word(n));
         }
     }

@@ -40,6 +40,9 @@ pub struct Store {
 
 impl Store {
     /// All blocks of `pmem`, free, given out in ascending order.
+    ///
+    /// # Panics
+    /// If the medium has more blocks than memory could list.
     #[must_use]
     pub fn new(pmem: Pmem, block_bits: u32) -> Arc<Store> {
         let count = pmem.len() >> block_bits;
@@ -47,6 +50,9 @@ impl Store {
     }
 
     /// The same, given out in the order of `order`; blocks that it does not name are never given out.
+    ///
+    /// # Panics
+    /// If the medium has more blocks than memory could list.
     #[must_use]
     pub fn with_order(pmem: Pmem, block_bits: u32, order: Vec<u64>) -> Arc<Store> {
         let count = usize::try_from(pmem.len() >> block_bits).expect("test media are small");

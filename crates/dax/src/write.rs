@@ -119,13 +119,13 @@ impl<M: BlockMap> DaxFile<M> {
         }
         let mut owned = alloc::vec::Vec::new();
         self.space.each_present(blocks, |unit, word| {
-            if word.is_locked() || matches!(word.kind(), Kind::Zero | Kind::Empty) {
-                if let Some(mut entry) = self.space.lock_present(unit) {
-                    if entry.kind() == Kind::Zero {
-                        entry.delete();
-                        owned.push(entry);
-                    }
-                }
+            let suspect = word.is_locked() || matches!(word.kind(), Kind::Zero | Kind::Empty);
+            if suspect
+                && let Some(mut entry) = self.space.lock_present(unit)
+                && entry.kind() == Kind::Zero
+            {
+                entry.delete();
+                owned.push(entry);
             }
             if owned.len() == BATCH {
                 self.unmap_owned(&mut owned);

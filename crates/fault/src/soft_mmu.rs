@@ -95,6 +95,9 @@ impl Machine {
     }
 
     /// An empty page table, for one view.
+    ///
+    /// # Panics
+    /// After more tables than memory could hold.
     #[must_use]
     pub fn table(self: &Arc<Self>) -> Arc<SoftTable> {
         let id = usize::try_from(self.tables.fetch_add(1, Ordering::Relaxed)).expect("few views");
