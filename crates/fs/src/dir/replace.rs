@@ -84,8 +84,9 @@ impl Dir<'_> {
         let previous = index.previous(old.place)?;
         let (before, header) = (index.header(pmem, previous), index.header(pmem, old.place));
         let need = needed_len(name.len());
-        // An empty entry before keeps a minimal record of its own.
-        let kept = before.used().max(MIN_LEN);
+        // An empty entry before keeps a record of its own, long enough for the name that is left in it: checkers look at
+        // its length.
+        let kept = needed_len(usize::from(before.name_len)).max(MIN_LEN);
         let offset = if before.rec_len >= kept + need {
             previous.offset + kept
         } else if header.free() >= need {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use ext2dax::{FileSystem, MountOptions};
-use ext2dax_pmem::{Access, FileRegion};
+use ext2dax_pmem::{Access, FileRegion, OpenError};
 use tempfile::TempDir;
 
 /// An image in a directory of its own, in memory if the host has such a place.
@@ -97,8 +97,21 @@ impl Image {
     }
 
     pub(crate) fn mount_with(&self, options: &MountOptions) -> FileSystem {
-        let region = FileRegion::open(&self.path, Access::ReadWrite).expect("the image opens");
-        FileSystem::mount(region, options).expect("the image mounts")
+        FileSystem::mount(self.region(), options).expect("the image mounts")
+    }
+
+    /// The image as a region. A test on another thread may be starting a judge just now: between fork and exec its child
+    /// holds every open file of this process, and with it the lock of an image that was closed meanwhile.
+    pub(crate) fn region(&self) -> FileRegion {
+        for _ in 0..1000 {
+            match FileRegion::open(&self.path, Access::ReadWrite) {
+                Err(OpenError::InUse { .. }) => {
+                    std::thread::sleep(std::time::Duration::from_millis(2))
+                }
+                opened => return opened.expect("the image opens"),
+            }
+        }
+        panic!("the image stays in use");
     }
 
     /// e2fsck finds nothing to complain about.
@@ -107,6 +120,11 @@ impl Image {
             return;
         };
         let text = String::from_utf8_lossy(&output.stdout);
+        if output.status.code() != Some(0)
+            && let Ok(keep) = std::env::var("KEEP_IMAGE")
+        {
+            std::fs::copy(&self.path, keep).expect("a copy of the image");
+        }
         assert!(
             output.status.code() == Some(0),
             "{when}: e2fsck -fn: {:?}\n{text}",

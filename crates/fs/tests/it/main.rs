@@ -2,3 +2,4 @@
 
 mod image;
 mod names;
+mod random;
