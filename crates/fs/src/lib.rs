@@ -28,8 +28,12 @@ pub use clock::Clock;
 #[cfg(feature = "std")]
 pub use clock::SystemClock;
 pub use dir::Entry;
+/// What a page table of an embedder implements, and what it is asked to map.
+pub use ext2dax_dax as dax;
+/// The fault handler, the soft MMU, and on Linux the MMU of a process.
+pub use ext2dax_fault as fault;
 pub use ext2dax_format::{Error, Result, Timestamp};
-pub use inode::{Attributes, Inode, SetAttributes};
+pub use inode::{Attributes, Inode, Map, SetAttributes, Window};
 pub use mount::{FileSystem, StatFs};
 pub use ops::{New, RenameFlags};
 pub use options::{Atime, MountOptions, StatfsStyle};

@@ -57,7 +57,7 @@ impl Inode {
         self.handle.node()
     }
 
-    fn mount(&self) -> &Arc<Mount> {
+    pub(crate) fn mount(&self) -> &Arc<Mount> {
         self.handle.mount()
     }
 

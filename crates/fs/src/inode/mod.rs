@@ -9,6 +9,7 @@
 //! | `contents` | read, write, truncate, punch, seek of one regular file |
 //! | `lifetime` | handles, unlinked-open files, giving an inode back |
 //! | `handle` | [`Inode`], the inode layer for kernels and FUSE |
+//! | `map` | mappings of a file by an embedder's page table |
 //!
 //! # Invariants
 //! At most one [`Node`] lives for an inode number; it leaves the cache before the number can be used again. A node that
@@ -24,6 +25,7 @@ pub(crate) mod cache;
 mod contents;
 mod handle;
 pub(crate) mod lifetime;
+mod map;
 pub(crate) mod record;
 
 use alloc::sync::Arc;
@@ -38,6 +40,7 @@ use ext2dax_sync::{RwLock, rank};
 
 pub use attr::{Attributes, SetAttributes};
 pub use handle::Inode;
+pub use map::{Map, Window};
 
 pub(crate) use blockmap::TreeMap;
 pub(crate) use cache::Inodes;
