@@ -338,8 +338,10 @@ impl State {
             let (group, first) = self.geometry.locate_block(rest.start);
             let (here, after) = rest.split(self.geometry.group_len(group).saturating_sub(first));
             let _guard = self.lock_group(group);
-            // A group that cannot be counted never gave these blocks: the damage is fsck's, the bits stay.
+            // A group that cannot be counted never gave these blocks, and tables are never free: the damage is fsck's,
+            // the bits stay.
             if self.count_group(group).is_ok()
+                && self.first_metadata(here) == Ok(None)
                 && let Ok(bitmap) =
                     self.groups
                         .bitmap(&self.pmem, &self.geometry, group, Kind::Blocks)
