@@ -4,6 +4,8 @@
 //! round and reports medians and ratios: what one run says of all of them is worth more than two runs apart.
 
 pub mod loopmount;
+pub mod ours;
 pub mod peers;
+pub mod rows;
 pub mod sample;
 pub mod table;
