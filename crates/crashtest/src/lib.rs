@@ -1,3 +1,17 @@
 //! Model, crash-state enumerator, outside judges and cross-crate tests.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`crash`] | every state that a crash can leave, from a recorder's log |
+//! | [`judge`] | e2fsck, debugfs, our fsck: verdicts on an image |
+//! | [`kernel`] | an image mounted by the kernel |
+//! | [`tree`] | a whole file system in memory, read through any of the three, and the differences of two |
+//! | [`model`] | a file system in memory that says what each operation must do |
+//! | [`drive`] | the same operations on ours, on the kernel's, and their random supply |
 
 pub mod crash;
+pub mod drive;
+pub mod judge;
+pub mod kernel;
+pub mod model;
+pub mod tree;
