@@ -227,7 +227,8 @@ fn near(random: &mut Random, _model: &Model, size: impl Fn(&mut Random) -> u64) 
 
 fn range(random: &mut Random, limits: &Limits) -> Range<u64> {
     let start = offset(random, limits.max_size);
-    let len = 1 + random.below(if random.one_in(3) { 300_000 } else { 20_000 });
+    let bound = if random.one_in(3) { 300_000 } else { 20_000 };
+    let len = 1 + random.below(bound);
     start..(start + len).min(limits.max_size).max(start + 1)
 }
 

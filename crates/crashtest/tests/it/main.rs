@@ -1,0 +1,3 @@
+//! Tests that cross crates: images by others read by us, ours read by others, crash states.
+
+mod interop_model;
