@@ -32,11 +32,12 @@ pub use dir::Entry;
 pub use ext2dax_dax as dax;
 /// The fault handler, the soft MMU, and on Linux the MMU of a process.
 pub use ext2dax_fault as fault;
-pub use ext2dax_format::{Error, Result, Timestamp};
+pub use ext2dax_format::device::Device;
+pub use ext2dax_format::{Error, FileType, InodeFlags, Result, Timestamp};
 pub use inode::{Attributes, Inode, Map, SetAttributes, Window};
 pub use mount::{FileSystem, StatFs};
 pub use ops::{New, RenameFlags};
 pub use options::{Atime, MountOptions, StatfsStyle};
 pub use path::{
-    DirBuilder, DirEntry, File, FileTimes, Metadata, OpenOptions, Permissions, ReadDir, SeekFrom,
+    DirBuilder, DirEntry, File, FileTimes, Metadata, OpenOptions, PathBytes, Permissions, ReadDir, SeekFrom,
 };

@@ -6,18 +6,13 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use ext2dax::{Atime, FileSystem, MountOptions};
-use ext2dax_crashtest::drive::{self, Kernel, Limits, Ours, Random, System};
+use ext2dax_crashtest::drive::{self, Limits, Ours, Random, System};
 use ext2dax_crashtest::judge;
 use ext2dax_crashtest::kernel::{Mode, Mounted};
 use ext2dax_crashtest::model::Model;
 use ext2dax_crashtest::tree::{self, Compare, Tree};
-use ext2dax_pmem::{Access, FileRegion};
 
-/// The seed of this run: fixed, unless the environment says otherwise.
-fn seed(default: u64) -> u64 {
-    std::env::var("EXT2DAX_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(default)
-}
+use crate::scratch;
 
 /// One kind of image.
 #[derive(Clone, Copy, Debug)]
@@ -57,17 +52,6 @@ impl Case {
     }
 }
 
-fn mount(image: &Path) -> Result<FileSystem> {
-    let region = FileRegion::open(image, Access::ReadWrite)?;
-    Ok(FileSystem::mount(region, &MountOptions::new().atime(Atime::Never))?)
-}
-
-/// A directory for images, in memory where the host has one.
-fn scratch() -> Result<tempfile::TempDir> {
-    let shm = Path::new("/dev/shm");
-    Ok(if shm.is_dir() { tempfile::tempdir_in(shm)? } else { tempfile::tempdir()? })
-}
-
 /// Carries `count` operations out on `system` and on the model, and compares every answer.
 fn batch(system: &mut impl System, model: &mut Model, random: &mut Random, limits: &Limits, count: u32) -> Result<()> {
     for number in 0..count {
@@ -104,7 +88,7 @@ fn same(what: &str, seen: Tree, model: &Model) -> Result<()> {
 /// The judges' turn: the image is not mounted.
 fn judge_image(case: &Case, image: &Path, model: &Model) -> Result<()> {
     judge::clean(image)?;
-    let fs = FileSystem::mount(FileRegion::open(image, Access::ReadOnly)?, &MountOptions::new().read_only(true))?;
+    let fs = scratch::mount_read_only(image)?;
     same("ours after the mount", tree::ours(&fs)?, model)?;
     drop(fs);
     if case.block_size <= 4096 {
@@ -118,7 +102,7 @@ fn judge_image(case: &Case, image: &Path, model: &Model) -> Result<()> {
 }
 
 fn run(case: &Case, seed: u64, batches: u32, count: u32) -> Result<()> {
-    let scratch = scratch()?;
+    let scratch = scratch::dir()?;
     let image = scratch.path().join("image");
     if !case.make(&image)? {
         return Ok(());
@@ -126,7 +110,7 @@ fn run(case: &Case, seed: u64, batches: u32, count: u32) -> Result<()> {
     let mut random = Random(seed);
     let mut model = Model::new();
     for number in 0..batches {
-        let mut ours = Ours::new(mount(&image)?);
+        let mut ours = Ours::new(scratch::mount(&image)?);
         batch(&mut ours, &mut model, &mut random, &case.limits(true), count).with_context(|| format!("batch {number}"))?;
         same("ours", tree::ours(ours.fs())?, &model)?;
         ours.into_fs().unmount()?;
@@ -139,7 +123,7 @@ fn run(case: &Case, seed: u64, batches: u32, count: u32) -> Result<()> {
 fn random_operations_leave_what_the_model_says() {
     let (batches, count) = if judge::soak() { (40, 2000) } else { (4, 600) };
     for case in &CASES {
-        let seed = seed(20_260_801);
+        let seed = scratch::seed(20_260_801);
         println!("EXT2DAX_SEED={seed} {case:?}");
         if let Err(error) = run(case, seed, batches, count) {
             panic!("EXT2DAX_SEED={seed} {case:?}: {error:?}");

@@ -1,3 +1,5 @@
 //! Tests that cross crates: images by others read by us, ours read by others, crash states.
 
 mod interop_model;
+mod interop_read;
+mod scratch;
