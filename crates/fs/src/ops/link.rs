@@ -19,7 +19,12 @@ pub(crate) fn link(mount: &Mount, parent: &Node, name: &[u8], target: &Node) -> 
     core.writable()?;
     check_name(name, Error::AlreadyExists)?;
     if target.is_dir() {
-        return Err(Error::NotPermitted);
+        // A name that is taken is the first complaint, as in Linux.
+        return match super::lookup(mount, parent, name) {
+            Ok(_) => Err(Error::AlreadyExists),
+            Err(Error::NotFound) => Err(Error::NotPermitted),
+            Err(error) => Err(error),
+        };
     }
     let _writing = core.gates.write.enter();
     let mut dir = Dir::lock(core, parent)?;
