@@ -251,10 +251,10 @@ fn check_kinds(
     match flags {
         RenameFlags::Exchange if above_source => Err(Error::InvalidArgument),
         RenameFlags::Exchange => Ok(()),
+        // It holds the source: that is the first complaint, as in Linux.
+        _ if above_source => Err(Error::DirectoryNotEmpty),
         _ if source.is_dir() && !target.is_dir() => Err(Error::NotADirectory),
         _ if !source.is_dir() && target.is_dir() => Err(Error::IsADirectory),
-        // It holds the source.
-        _ if above_source => Err(Error::DirectoryNotEmpty),
         _ => Ok(()),
     }
 }
