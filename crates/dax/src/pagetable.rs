@@ -78,4 +78,9 @@ pub trait PageTable: Send + Sync {
     fn break_zero(&self, pages: Range<u64>) {
         self.unmap(pages, false);
     }
+
+    /// Whether the calling thread may unmap here. One that may not leaves the fault to another thread of the platform.
+    fn may_unmap(&self) -> bool {
+        true
+    }
 }

@@ -204,11 +204,10 @@ impl<M: BlockMap> Service<'_, M> {
         }
     }
 
-    /// Before anything changes: the trying form cannot take the zero page out of other views.
+    /// Before anything changes: some threads of a platform cannot take the zero page out of other views.
     fn break_zero_is_possible(&self, entry: &EntryGuard<'_>) -> Result<(), Stop> {
-        let other_views =
-            self.fault.nowait && entry.kind() == Kind::Zero && self.file.space().view_count() > 1;
-        if other_views {
+        let other_views = entry.kind() == Kind::Zero && self.file.space().view_count() > 1;
+        if other_views && !self.view.table().may_unmap() {
             Err(WOULD_BLOCK)
         } else {
             Ok(())

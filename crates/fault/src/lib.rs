@@ -11,6 +11,12 @@
 extern crate alloc;
 
 mod handle;
+#[cfg(all(feature = "std", target_os = "linux"))]
+#[expect(
+    unsafe_code,
+    reason = "the MMU of a Linux process is made of system calls on addresses"
+)]
+pub mod host;
 mod outcome;
 pub mod soft_mmu;
 
