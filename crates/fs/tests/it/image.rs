@@ -77,6 +77,9 @@ impl Image {
             "-N",
             "4096",
         ];
+        if !shape.contains("-N") {
+            arguments.extend(["-N", "4096"]);
+        }
         arguments.extend(shape.split_whitespace());
         arguments.push(&name);
         let output = run("mke2fs", &arguments)?;

@@ -1,5 +1,7 @@
 //! Integration tests: whole file systems on images of every shape, judged by e2fsprogs and by the kernel.
 
+mod fences;
 mod image;
+mod kernel;
 mod names;
 mod random;
