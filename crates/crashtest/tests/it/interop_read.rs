@@ -97,7 +97,7 @@ fn trees_copied_by_mke2fs_read_as_their_source() {
         let image = scratch.path().join("image");
         for bits in 10..=16 {
             let block_size = (1_u32 << bits).to_string();
-            for shape in [&["-r", "0"][..], &["-I", "128"], &["-I", "256"], &["-O", "^filetype,^sparse_super"], &["-O", "meta_bg,^resize_inode"]] {
+            for shape in [&["-r", "0"][..], &["-I", "128"], &["-I", "256"], &["-O", "^filetype,^sparse_super,^resize_inode"], &["-O", "meta_bg,^resize_inode"]] {
                 let mut args = vec!["-b", &block_size, "-N", "1200", "-d", source.to_str().context("path")?];
                 args.extend(shape);
                 let what = format!("mke2fs {}", args.join(" "));
