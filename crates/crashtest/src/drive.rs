@@ -18,7 +18,10 @@ use crate::model::{Kind, Model, Outcome, Path};
 
 /// One operation. Paths never lead through symlinks: how those resolve is another test's subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each is the system call of its name, the fields in its order")]
+#[expect(
+    missing_docs,
+    reason = "each is the system call of its name, the fields in its order"
+)]
 pub enum Op {
     Create(Path, u16),
     Mkdir(Path, u16),
@@ -75,7 +78,10 @@ pub struct Random(pub u64);
 
 impl Random {
     /// The next number.
-    #[expect(clippy::should_implement_trait, reason = "it never ends, so it is no iterator worth adapting")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "it never ends, so it is no iterator worth adapting"
+    )]
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -140,8 +146,14 @@ pub fn random_op(random: &mut Random, model: &Model, limits: &Limits) -> Op {
         12..=16 => Op::Mkdir(any_name(random, model), mode(random) | 0o700),
         17..=19 => special(random, model),
         20..=22 => {
-            let len = if random.one_in(3) { 60 + random.below(900) } else { 1 + random.below(59) };
-            let target = (0..len).map(|_| b'a' + random.below(26).to_le_bytes()[0]).collect();
+            let len = if random.one_in(3) {
+                60 + random.below(900)
+            } else {
+                1 + random.below(59)
+            };
+            let target = (0..len)
+                .map(|_| b'a' + random.below(26).to_le_bytes()[0])
+                .collect();
             Op::Symlink(target, any_name(random, model))
         }
         23..=26 => Op::Link(existing(random, model), any_name(random, model)),
@@ -149,7 +161,11 @@ pub fn random_op(random: &mut Random, model: &Model, limits: &Limits) -> Op {
         35..=37 => Op::Rmdir(existing(random, model)),
         38..=46 => {
             let from = existing(random, model);
-            let to = if random.one_in(3) { existing(random, model) } else { any_name(random, model) };
+            let to = if random.one_in(3) {
+                existing(random, model)
+            } else {
+                any_name(random, model)
+            };
             Op::Rename(from, to)
         }
         47..=60 => {
@@ -158,14 +174,22 @@ pub fn random_op(random: &mut Random, model: &Model, limits: &Limits) -> Op {
             Op::Write(contents(random, model), at, bytes)
         }
         61..=65 => Op::Append(contents(random, model), bytes(random, limits.max_write)),
-        66..=70 => Op::Read(contents(random, model), size(random), usize::try_from(random.below(100_000)).expect("small")),
+        66..=70 => Op::Read(
+            contents(random, model),
+            size(random),
+            usize::try_from(random.below(100_000)).expect("small"),
+        ),
         71..=75 => Op::SetLen(contents(random, model), near(random, model, size)),
         76..=78 => Op::Punch(contents(random, model), range(random, limits)),
         79..=80 if limits.ranges => Op::ZeroRange(contents(random, model), range(random, limits)),
         81..=82 if limits.ranges => Op::Allocate(contents(random, model), range(random, limits)),
         79..=82 => Op::Chmod(no_symlink(random, model), mode(random)),
         83..=84 => Op::Chown(existing(random, model), owner(random), owner(random)),
-        85..=87 => Op::SetTimes(existing(random, model), time(random, limits), time(random, limits)),
+        85..=87 => Op::SetTimes(
+            existing(random, model),
+            time(random, limits),
+            time(random, limits),
+        ),
         88..=89 => Op::List(random.pick(&model.directories()).clone()),
         90..=92 => Op::Open(slot(random), contents(random, model)),
         93..=95 => {
@@ -196,7 +220,10 @@ fn owner(random: &mut Random) -> u32 {
 fn time(random: &mut Random, limits: &Limits) -> Timestamp {
     if limits.fine_times {
         let secs = i64::try_from(random.below(12_000_000_000)).expect("small") - 2_000_000_000;
-        Timestamp { secs, nanos: u32::try_from(random.below(1_000_000_000)).expect("small") }
+        Timestamp {
+            secs,
+            nanos: u32::try_from(random.below(1_000_000_000)).expect("small"),
+        }
     } else {
         let secs = i64::try_from(random.below(4_000_000_000)).expect("small") - 2_000_000_000;
         Timestamp { secs, nanos: 0 }
@@ -205,7 +232,10 @@ fn time(random: &mut Random, limits: &Limits) -> Timestamp {
 
 fn bytes(random: &mut Random, max: u64) -> Bytes {
     let bound = *random.pick(&[16, 600, 5_000, 20_000, 150_000]);
-    Bytes { len: usize::try_from(1 + random.below(max.min(bound))).expect("small"), seed: random.next() }
+    Bytes {
+        len: usize::try_from(1 + random.below(max.min(bound))).expect("small"),
+        seed: random.next(),
+    }
 }
 
 /// Offsets on both sides of every edge that a block tree has, most of them near the front.
@@ -218,11 +248,19 @@ fn offset(random: &mut Random, max: u64) -> u64 {
         _ => 60_000,
     };
     let exact = random.below(max.min(bound));
-    if random.one_in(4) { exact / 4096 * 4096 } else { exact }
+    if random.one_in(4) {
+        exact / 4096 * 4096
+    } else {
+        exact
+    }
 }
 
 fn near(random: &mut Random, _model: &Model, size: impl Fn(&mut Random) -> u64) -> u64 {
-    if random.one_in(4) { random.below(3) } else { size(random) }
+    if random.one_in(4) {
+        random.below(3)
+    } else {
+        size(random)
+    }
 }
 
 fn range(random: &mut Random, limits: &Limits) -> Range<u64> {
@@ -238,7 +276,11 @@ fn name(random: &mut Random) -> Vec<u8> {
         0 => [&[b'x'; 240][..], number.to_string().as_bytes()].concat(),
         1 => vec![b'y'; 255],
         2 => [b"\xff\xfe-", number.to_string().as_bytes()].concat(),
-        3 => [b"a longer name, with spaces ", number.to_string().as_bytes()].concat(),
+        3 => [
+            b"a longer name, with spaces ",
+            number.to_string().as_bytes(),
+        ]
+        .concat(),
         4 if random.one_in(10) => vec![b'z'; 256],
         _ => [b"n", number.to_string().as_bytes()].concat(),
     }
@@ -272,7 +314,10 @@ fn existing(random: &mut Random, model: &Model) -> Path {
 fn no_symlink(random: &mut Random, model: &Model) -> Path {
     loop {
         let path = existing(random, model);
-        if !model.file(&path).is_some_and(|file| matches!(file.kind, Kind::Symlink(_))) {
+        if !model
+            .file(&path)
+            .is_some_and(|file| matches!(file.kind, Kind::Symlink(_)))
+        {
             return path;
         }
     }
@@ -280,7 +325,11 @@ fn no_symlink(random: &mut Random, model: &Model) -> Path {
 
 /// A path of a regular file, mostly; never of a symlink or a special file.
 fn contents(random: &mut Random, model: &Model) -> Path {
-    let is_file = |path: &Path| model.file(path).is_some_and(|file| matches!(file.kind, Kind::File(_)));
+    let is_file = |path: &Path| {
+        model
+            .file(path)
+            .is_some_and(|file| matches!(file.kind, Kind::File(_)))
+    };
     for _ in 0..12 {
         let path = existing(random, model);
         if is_file(&path) {
@@ -298,8 +347,12 @@ fn contents(random: &mut Random, model: &Model) -> Path {
 
 fn special(random: &mut Random, model: &Model) -> Op {
     let path = any_name(random, model);
-    let file_type =
-        *random.pick(&[FileType::CharDevice, FileType::BlockDevice, FileType::Fifo, FileType::Socket]);
+    let file_type = *random.pick(&[
+        FileType::CharDevice,
+        FileType::BlockDevice,
+        FileType::Fifo,
+        FileType::Socket,
+    ]);
     let device = match file_type {
         FileType::CharDevice | FileType::BlockDevice => {
             *random.pick(&[(1, 3), (255, 255), (0, 256), (256, 0), (4095, 1_048_575)])
@@ -314,15 +367,23 @@ fn special(random: &mut Random, model: &Model) -> Op {
 /// What `op` must answer, given what it did answer: a system may run out of space, wholly or halfway through a write,
 /// and the model then does as much.
 pub fn expected(model: &mut Model, op: &Op, actual: Outcome) -> Outcome {
-    let makes = matches!(op, Op::Create(..) | Op::Mkdir(..) | Op::Mknod(..) | Op::Symlink(..));
-    let grows = matches!(op, Op::Write(..) | Op::Append(..) | Op::WriteOpen(..) | Op::Link(..) | Op::Rename(..));
+    let makes = matches!(
+        op,
+        Op::Create(..) | Op::Mkdir(..) | Op::Mknod(..) | Op::Symlink(..)
+    );
+    let grows = matches!(
+        op,
+        Op::Write(..) | Op::Append(..) | Op::WriteOpen(..) | Op::Link(..) | Op::Rename(..)
+    );
     if actual == Err(ENOSPC) && (makes || grows) {
         return Err(ENOSPC);
     }
     match op {
         Op::Create(path, mode) => model.make(path, Kind::File(Default::default()), *mode, (0, 0)),
         Op::Mkdir(path, mode) => model.make(path, Kind::Dir(BTreeMap::new()), *mode, (0, 0)),
-        Op::Mknod(path, file_type, device, mode) => model.make(path, Kind::Special(*file_type, *device), *mode, (0, 0)),
+        Op::Mknod(path, file_type, device, mode) => {
+            model.make(path, Kind::Special(*file_type, *device), *mode, (0, 0))
+        }
         Op::Symlink(target, path) => model.make(path, Kind::Symlink(target.clone()), 0o777, (0, 0)),
         Op::Link(from, to) => model.link(from, to),
         Op::Unlink(path) => model.unlink(path),
@@ -345,10 +406,14 @@ pub fn expected(model: &mut Model, op: &Op, actual: Outcome) -> Outcome {
             Some(Kind::File(contents)) => Ok(seen(&contents.read(*at, *len))),
             _ => model.contents_mut(path).map(|_| 0),
         },
-        Op::SetLen(path, size) => model.contents_mut(path).map(|contents| contents.set_len(*size)).map(|()| 0),
-        Op::Punch(path, range) => {
-            model.contents_mut(path).map(|contents| contents.zero(range.start, range.end)).map(|()| 0)
-        }
+        Op::SetLen(path, size) => model
+            .contents_mut(path)
+            .map(|contents| contents.set_len(*size))
+            .map(|()| 0),
+        Op::Punch(path, range) => model
+            .contents_mut(path)
+            .map(|contents| contents.zero(range.start, range.end))
+            .map(|()| 0),
         Op::ZeroRange(path, range) | Op::Allocate(path, range) => {
             let contents = model.contents_mut(path)?;
             if matches!(op, Op::ZeroRange(..)) {
@@ -356,7 +421,11 @@ pub fn expected(model: &mut Model, op: &Op, actual: Outcome) -> Outcome {
             }
             // Running out of space halfway leaves the file grown, as fallocate does; the contents are the same.
             contents.set_len(contents.size().max(range.end));
-            if actual == Err(ENOSPC) { Err(ENOSPC) } else { Ok(0) }
+            if actual == Err(ENOSPC) {
+                Err(ENOSPC)
+            } else {
+                Ok(0)
+            }
         }
         Op::Chmod(path, mode) => model.change(path, |file| file.mode = *mode),
         Op::Chown(path, uid, gid) => model.change(path, |file| file.owner = (*uid, *gid)),
@@ -371,9 +440,9 @@ pub fn expected(model: &mut Model, op: &Op, actual: Outcome) -> Outcome {
             contents.write(*at, &bytes.make()[..done]);
             done as u64
         })),
-        Op::ReadOpen(slot, at, len) => {
-            Ok(model.open_contents(*slot).map_or(0, |contents| seen(&contents.read(*at, *len))))
-        }
+        Op::ReadOpen(slot, at, len) => Ok(model
+            .open_contents(*slot)
+            .map_or(0, |contents| seen(&contents.read(*at, *len)))),
         Op::SetLenOpen(slot, size) => {
             if let Some(contents) = model.open_contents(*slot) {
                 contents.set_len(*size);
@@ -390,7 +459,9 @@ pub fn expected(model: &mut Model, op: &Op, actual: Outcome) -> Outcome {
 /// How much of a write the model carries out: what the system did, if it did something.
 fn written(bytes: Bytes, actual: Outcome) -> usize {
     match actual {
-        Ok(done) if done > 0 && done < bytes.len as u64 => usize::try_from(done).expect("less than the length"),
+        Ok(done) if done > 0 && done < bytes.len as u64 => {
+            usize::try_from(done).expect("less than the length")
+        }
         _ => bytes.len,
     }
 }
@@ -408,7 +479,10 @@ impl Ours {
     /// A mounted file system.
     #[must_use]
     pub fn new(fs: FileSystem) -> Self {
-        Self { fs, open: HashMap::new() }
+        Self {
+            fs,
+            open: HashMap::new(),
+        }
     }
 
     /// The file system.
@@ -425,14 +499,26 @@ impl Ours {
 
     fn try_apply(&mut self, op: &Op) -> Result<u64, Error> {
         let fs = &self.fs;
-        let open = |path: &Path| OpenOptions::new().read(true).write(true).open(fs, ours(path));
+        let open = |path: &Path| {
+            OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(fs, ours(path))
+        };
         match op {
             Op::Create(path, mode) => {
-                OpenOptions::new().write(true).create_new(true).mode(*mode).open(fs, ours(path))?;
+                OpenOptions::new()
+                    .write(true)
+                    .create_new(true)
+                    .mode(*mode)
+                    .open(fs, ours(path))?;
             }
             Op::Mkdir(path, mode) => DirBuilder::new().mode(*mode).create(fs, ours(path))?,
             Op::Mknod(path, file_type, (major, minor), mode) => {
-                let device = Device { major: *major, minor: *minor };
+                let device = Device {
+                    major: *major,
+                    minor: *minor,
+                };
                 fs.mknod(ours(path), *file_type, *mode, Some(device))?;
             }
             Op::Symlink(target, path) => fs.symlink(target, ours(path))?,
@@ -440,7 +526,9 @@ impl Ours {
             Op::Unlink(path) => fs.remove_file(ours(path))?,
             Op::Rmdir(path) => fs.remove_dir(ours(path))?,
             Op::Rename(from, to) => fs.rename(ours(from), ours(to))?,
-            Op::Write(path, at, bytes) => return Ok(open(path)?.write_at(&bytes.make()[..], *at)? as u64),
+            Op::Write(path, at, bytes) => {
+                return Ok(open(path)?.write_at(&bytes.make()[..], *at)? as u64);
+            }
             Op::Append(path, bytes) => {
                 let file = OpenOptions::new().append(true).open(fs, ours(path))?;
                 return Ok(file.write(&bytes.make()[..])? as u64);
@@ -450,10 +538,14 @@ impl Ours {
             Op::Punch(path, range) => open(path)?.punch_hole(range.clone())?,
             Op::ZeroRange(path, range) => open(path)?.zero_range(range.clone())?,
             Op::Allocate(path, range) => open(path)?.allocate(range.clone())?,
-            Op::Chmod(path, mode) => fs.set_permissions(ours(path), Permissions::from_mode(*mode))?,
+            Op::Chmod(path, mode) => {
+                fs.set_permissions(ours(path), Permissions::from_mode(*mode))?
+            }
             Op::Chown(path, uid, gid) => fs.set_owner(ours(path), Some(*uid), Some(*gid))?,
             Op::SetTimes(path, accessed, modified) => {
-                let times = FileTimes::new().set_accessed(*accessed).set_modified(*modified);
+                let times = FileTimes::new()
+                    .set_accessed(*accessed)
+                    .set_modified(*modified);
                 fs.set_times(ours(path), times)?;
             }
             Op::List(path) => {
@@ -468,11 +560,15 @@ impl Ours {
                 self.open.insert(*slot, file);
             }
             Op::WriteOpen(slot, at, bytes) => {
-                let Some(file) = self.open.get(slot) else { return Ok(0) };
+                let Some(file) = self.open.get(slot) else {
+                    return Ok(0);
+                };
                 return Ok(file.write_at(&bytes.make()[..], *at)? as u64);
             }
             Op::ReadOpen(slot, at, len) => {
-                let Some(file) = self.open.get(slot) else { return Ok(0) };
+                let Some(file) = self.open.get(slot) else {
+                    return Ok(0);
+                };
                 return read_ours(file, *at, *len);
             }
             Op::SetLenOpen(slot, size) => {
@@ -515,20 +611,36 @@ impl Kernel {
     /// A mounted file system.
     #[must_use]
     pub fn new(root: &HostPath) -> Self {
-        Self { root: root.to_owned(), open: HashMap::new() }
+        Self {
+            root: root.to_owned(),
+            open: HashMap::new(),
+        }
     }
 
     fn host(&self, path: &[Vec<u8>]) -> PathBuf {
         let path = std::ffi::OsString::from_vec(path.join(&b'/'));
-        if path.is_empty() { self.root.clone() } else { self.root.join(path) }
+        if path.is_empty() {
+            self.root.clone()
+        } else {
+            self.root.join(path)
+        }
     }
 
     fn try_apply(&mut self, op: &Op) -> io::Result<u64> {
-        let open = |path: &Path| fs::OpenOptions::new().read(true).write(true).open(self.host(path));
+        let open = |path: &Path| {
+            fs::OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(self.host(path))
+        };
         match op {
             Op::Create(path, mode) => {
                 let at = self.host(path);
-                fs::OpenOptions::new().write(true).create_new(true).mode(u32::from(*mode)).open(&at)?;
+                fs::OpenOptions::new()
+                    .write(true)
+                    .create_new(true)
+                    .mode(u32::from(*mode))
+                    .open(&at)?;
                 chmod(&at, *mode)?;
             }
             Op::Mkdir(path, mode) => {
@@ -540,7 +652,13 @@ impl Kernel {
                 let at = self.host(path);
                 let kind = rustix::fs::FileType::from_raw_mode(u32::from(file_type.mode()));
                 let device = rustix::fs::makedev(*major, *minor);
-                rustix::fs::mknodat(CWD, &at, kind, Mode::from_raw_mode(u32::from(*mode)), device)?;
+                rustix::fs::mknodat(
+                    CWD,
+                    &at,
+                    kind,
+                    Mode::from_raw_mode(u32::from(*mode)),
+                    device,
+                )?;
                 chmod(&at, *mode)?;
             }
             Op::Symlink(target, path) => {
@@ -550,23 +668,35 @@ impl Kernel {
             Op::Unlink(path) => fs::remove_file(self.host(path))?,
             Op::Rmdir(path) => fs::remove_dir(self.host(path))?,
             Op::Rename(from, to) => fs::rename(self.host(from), self.host(to))?,
-            Op::Write(path, at, bytes) => return Ok(open(path)?.write_at(&bytes.make(), *at)? as u64),
+            Op::Write(path, at, bytes) => {
+                return Ok(open(path)?.write_at(&bytes.make(), *at)? as u64);
+            }
             Op::Append(path, bytes) => {
                 use io::Write;
                 let mut file = fs::OpenOptions::new().append(true).open(self.host(path))?;
                 return Ok(file.write(&bytes.make())? as u64);
             }
-            Op::Read(path, at, len) => return read_host(&fs::File::open(self.host(path))?, *at, *len),
+            Op::Read(path, at, len) => {
+                return read_host(&fs::File::open(self.host(path))?, *at, *len);
+            }
             Op::SetLen(path, size) => open(path)?.set_len(*size)?,
-            Op::Punch(path, range) => fallocate(&open(path)?, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, range)?,
-            Op::ZeroRange(path, range) => fallocate(&open(path)?, FallocateFlags::ZERO_RANGE, range)?,
+            Op::Punch(path, range) => fallocate(
+                &open(path)?,
+                FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
+                range,
+            )?,
+            Op::ZeroRange(path, range) => {
+                fallocate(&open(path)?, FallocateFlags::ZERO_RANGE, range)?
+            }
             Op::Allocate(path, range) => fallocate(&open(path)?, FallocateFlags::empty(), range)?,
             Op::Chmod(path, mode) => chmod(&self.host(path), *mode)?,
             Op::Chown(path, uid, gid) => {
                 let (uid, gid) = (Some(Uid::from_raw(*uid)), Some(Gid::from_raw(*gid)));
                 rustix::fs::chownat(CWD, self.host(path), uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
             }
-            Op::SetTimes(path, accessed, modified) => set_times(&self.host(path), *accessed, *modified)?,
+            Op::SetTimes(path, accessed, modified) => {
+                set_times(&self.host(path), *accessed, *modified)?
+            }
             Op::List(path) => {
                 let mut names = Vec::new();
                 for entry in fs::read_dir(self.host(path))? {
@@ -579,11 +709,15 @@ impl Kernel {
                 self.open.insert(*slot, file);
             }
             Op::WriteOpen(slot, at, bytes) => {
-                let Some(file) = self.open.get(slot) else { return Ok(0) };
+                let Some(file) = self.open.get(slot) else {
+                    return Ok(0);
+                };
                 return Ok(file.write_at(&bytes.make(), *at)? as u64);
             }
             Op::ReadOpen(slot, at, len) => {
-                let Some(file) = self.open.get(slot) else { return Ok(0) };
+                let Some(file) = self.open.get(slot) else {
+                    return Ok(0);
+                };
                 return read_host(file, *at, *len);
             }
             Op::SetLenOpen(slot, size) => {
@@ -604,7 +738,12 @@ fn chmod(path: &HostPath, mode: u16) -> io::Result<()> {
 }
 
 fn fallocate(file: &fs::File, flags: FallocateFlags, range: &Range<u64>) -> io::Result<()> {
-    Ok(rustix::fs::fallocate(file, flags, range.start, range.end - range.start)?)
+    Ok(rustix::fs::fallocate(
+        file,
+        flags,
+        range.start,
+        range.end - range.start,
+    )?)
 }
 
 /// Sets both times of a file, of a symlink itself.
@@ -612,9 +751,20 @@ fn fallocate(file: &fs::File, flags: FallocateFlags, range: &Range<u64>) -> io::
 /// # Errors
 /// As `utimensat`.
 pub fn set_times(path: &HostPath, accessed: Timestamp, modified: Timestamp) -> io::Result<()> {
-    let spec = |time: Timestamp| Timespec { tv_sec: time.secs, tv_nsec: i64::from(time.nanos) };
-    let times = Timestamps { last_access: spec(accessed), last_modification: spec(modified) };
-    Ok(rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+    let spec = |time: Timestamp| Timespec {
+        tv_sec: time.secs,
+        tv_nsec: i64::from(time.nanos),
+    };
+    let times = Timestamps {
+        last_access: spec(accessed),
+        last_modification: spec(modified),
+    };
+    Ok(rustix::fs::utimensat(
+        CWD,
+        path,
+        &times,
+        AtFlags::SYMLINK_NOFOLLOW,
+    )?)
 }
 
 fn read_host(file: &fs::File, at: u64, len: usize) -> io::Result<u64> {
@@ -631,6 +781,7 @@ fn read_host(file: &fs::File, at: u64, len: usize) -> io::Result<u64> {
 
 impl System for Kernel {
     fn apply(&mut self, op: &Op) -> Outcome {
-        self.try_apply(op).map_err(|error| error.raw_os_error().unwrap_or(0))
+        self.try_apply(op)
+            .map_err(|error| error.raw_os_error().unwrap_or(0))
     }
 }

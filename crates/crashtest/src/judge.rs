@@ -14,9 +14,15 @@ use ext2dax_pmem::{Access, FileRegion, Pmem};
 ///
 /// # Panics
 /// Where `CI=true` is set.
-#[expect(clippy::print_stdout, reason = "a skipped judge is part of a test's answer")]
+#[expect(
+    clippy::print_stdout,
+    reason = "a skipped judge is part of a test's answer"
+)]
 pub fn skipped(what: &str) {
-    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "missing in CI: {what}");
+    assert!(
+        std::env::var_os("CI").is_none_or(|ci| ci != "true"),
+        "missing in CI: {what}"
+    );
     println!("skipped: {what}");
 }
 
@@ -30,9 +36,19 @@ pub fn soak() -> bool {
 ///
 /// # Errors
 /// It exists and cannot be started.
-pub fn run<S: AsRef<OsStr>>(tool: &str, args: impl IntoIterator<Item = S>) -> Result<Option<Output>> {
-    let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
-    let started = Command::new(tool).env("PATH", path).args(args).stdin(Stdio::null()).output();
+pub fn run<S: AsRef<OsStr>>(
+    tool: &str,
+    args: impl IntoIterator<Item = S>,
+) -> Result<Option<Output>> {
+    let path = format!(
+        "{}:/usr/sbin:/sbin",
+        std::env::var("PATH").unwrap_or_default()
+    );
+    let started = Command::new(tool)
+        .env("PATH", path)
+        .args(args)
+        .stdin(Stdio::null())
+        .output();
     match started {
         Ok(output) => Ok(Some(output)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -49,14 +65,22 @@ pub fn run_ok<S: AsRef<OsStr>>(tool: &str, args: impl IntoIterator<Item = S>) ->
         skipped(&format!("{tool} is not installed"));
         return Ok(false);
     };
-    ensure!(output.status.success(), "{tool}: {}: {}", output.status, said(&output));
+    ensure!(
+        output.status.success(),
+        "{tool}: {}: {}",
+        output.status,
+        said(&output)
+    );
     Ok(true)
 }
 
 /// What a tool said, complaints first.
 #[must_use]
 pub fn said(output: &Output) -> String {
-    let (err, out) = (String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout));
+    let (err, out) = (
+        String::from_utf8_lossy(&output.stderr),
+        String::from_utf8_lossy(&output.stdout),
+    );
     format!("{} {}", err.trim(), out.trim())
 }
 
@@ -68,7 +92,10 @@ pub fn mke2fs(image: &Path, mib: u64, args: &[&str]) -> Result<bool> {
     std::fs::File::create(image)?.set_len(mib << 20)?;
     let mut all = vec!["-q", "-F", "-t", "ext2"];
     all.extend(args);
-    run_ok("mke2fs", all.into_iter().map(OsStr::new).chain([image.as_os_str()]))
+    run_ok(
+        "mke2fs",
+        all.into_iter().map(OsStr::new).chain([image.as_os_str()]),
+    )
 }
 
 /// `e2fsck -fn`: exit 0 and not a word of trouble.
@@ -80,7 +107,12 @@ pub fn e2fsck_clean(image: &Path) -> Result<()> {
         skipped("e2fsck is not installed");
         return Ok(());
     };
-    ensure!(output.status.code() == Some(0), "e2fsck -fn: {}: {}", output.status, said(&output));
+    ensure!(
+        output.status.code() == Some(0),
+        "e2fsck -fn: {}: {}",
+        output.status,
+        said(&output)
+    );
     Ok(())
 }
 
@@ -94,8 +126,17 @@ pub fn fsck_clean(image: &Path) -> Result<()> {
     if report.is_clean() {
         return Ok(());
     }
-    let found: Vec<String> = report.findings.iter().take(20).map(|finding| format!("{finding:?}")).collect();
-    bail!("fsck.ext2dax: {} findings:\n{}", report.findings.len(), found.join("\n"));
+    let found: Vec<String> = report
+        .findings
+        .iter()
+        .take(20)
+        .map(|finding| format!("{finding:?}"))
+        .collect();
+    bail!(
+        "fsck.ext2dax: {} findings:\n{}",
+        report.findings.len(),
+        found.join("\n")
+    );
 }
 
 /// Both checkers.

@@ -36,10 +36,14 @@ impl Mounted {
             Mode::Write => "loop,rw,noatime",
         };
         let args = ["-t", "ext2", "-o", options].map(OsStr::new);
-        let args = args.into_iter().chain([image.as_os_str(), dir.path().as_os_str()]);
+        let args = args
+            .into_iter()
+            .chain([image.as_os_str(), dir.path().as_os_str()]);
         let reason = match judge::run("mount", args)? {
             None => "mount is not installed".to_owned(),
-            Some(output) if output.status.success() => return Ok(Some(Self { dir, mounted: true })),
+            Some(output) if output.status.success() => {
+                return Ok(Some(Self { dir, mounted: true }));
+            }
             Some(output) => judge::said(&output),
         };
         judge::skipped(&format!("kernel mount of {}: {reason}", image.display()));
@@ -63,7 +67,11 @@ impl Mounted {
             return Ok(());
         }
         let output = judge::run("umount", [self.dir.path()])?;
-        ensure!(output.is_some_and(|output| output.status.success()), "umount {}", self.dir.path().display());
+        ensure!(
+            output.is_some_and(|output| output.status.success()),
+            "umount {}",
+            self.dir.path().display()
+        );
         Ok(())
     }
 

@@ -59,7 +59,10 @@ impl Contents {
         while !rest.is_empty() {
             let within = usize::try_from(at % CHUNK).expect("less than a chunk");
             let len = rest.len().min(CHUNK as usize - within);
-            let chunk = self.chunks.entry(at / CHUNK).or_insert_with(|| vec![0; CHUNK as usize].into());
+            let chunk = self
+                .chunks
+                .entry(at / CHUNK)
+                .or_insert_with(|| vec![0; CHUNK as usize].into());
             chunk[within..within + len].copy_from_slice(&rest[..len]);
             rest = &rest[len..];
             at += len as u64;
@@ -73,7 +76,11 @@ impl Contents {
         if at >= end {
             return;
         }
-        let touched: Vec<u64> = self.chunks.range(at / CHUNK..=(end - 1) / CHUNK).map(|(&index, _)| index).collect();
+        let touched: Vec<u64> = self
+            .chunks
+            .range(at / CHUNK..=(end - 1) / CHUNK)
+            .map(|(&index, _)| index)
+            .collect();
         for index in touched {
             let start = index * CHUNK;
             let from = usize::try_from(at.max(start) - start).expect("less than a chunk");
@@ -96,7 +103,9 @@ impl Contents {
     /// The bytes from `at` on, at most `len`.
     #[must_use]
     pub fn read(&self, at: u64, len: usize) -> Vec<u8> {
-        let len = usize::try_from(self.size.saturating_sub(at)).unwrap_or(len).min(len);
+        let len = usize::try_from(self.size.saturating_sub(at))
+            .unwrap_or(len)
+            .min(len);
         let mut bytes = vec![0; len];
         let mut done = 0;
         while done < len {
@@ -112,11 +121,13 @@ impl Contents {
     }
 
     fn digest(&self) -> u32 {
-        self.chunks.iter().fold(tree::EMPTY_DIGEST, |digest, (&index, chunk)| {
-            let start = index * CHUNK;
-            let len = usize::try_from((self.size - start).min(CHUNK)).expect("at most a chunk");
-            digest ^ tree::chunk_digest(start, &chunk[..len])
-        })
+        self.chunks
+            .iter()
+            .fold(tree::EMPTY_DIGEST, |digest, (&index, chunk)| {
+                let start = index * CHUNK;
+                let len = usize::try_from((self.size - start).min(CHUNK)).expect("at most a chunk");
+                digest ^ tree::chunk_digest(start, &chunk[..len])
+            })
     }
 }
 
@@ -187,7 +198,11 @@ impl Model {
             links: 2,
             handles: 0,
         };
-        Self { files: HashMap::from([(ROOT, root)]), next: 1, open: BTreeMap::new() }
+        Self {
+            files: HashMap::from([(ROOT, root)]),
+            next: 1,
+            open: BTreeMap::new(),
+        }
     }
 
     /// Every directory, as a path.
@@ -210,7 +225,10 @@ impl Model {
     /// The names in a directory.
     #[must_use]
     pub fn names_in(&self, path: &[Vec<u8>]) -> Vec<Vec<u8>> {
-        self.resolve(path).map_or_else(|_| Vec::new(), |id| self.names(id).keys().cloned().collect())
+        self.resolve(path).map_or_else(
+            |_| Vec::new(),
+            |id| self.names(id).keys().cloned().collect(),
+        )
     }
 
     /// Open slots.
@@ -234,7 +252,10 @@ impl Model {
     }
 
     fn names_mut(&mut self, id: FileId) -> &mut BTreeMap<Vec<u8>, FileId> {
-        let file = self.files.get_mut(&id).expect("a directory that was resolved");
+        let file = self
+            .files
+            .get_mut(&id)
+            .expect("a directory that was resolved");
         file.modified = None;
         match &mut file.kind {
             Kind::Dir(names) => names,
@@ -245,7 +266,9 @@ impl Model {
     fn resolve(&self, path: &[Vec<u8>]) -> Result<FileId, i32> {
         let mut here = ROOT;
         for name in path {
-            let Kind::Dir(names) = &self.files[&here].kind else { return Err(ENOTDIR) };
+            let Kind::Dir(names) = &self.files[&here].kind else {
+                return Err(ENOTDIR);
+            };
             if name.len() > 255 {
                 return Err(ENAMETOOLONG);
             }
@@ -279,7 +302,18 @@ impl Model {
         self.next += 1;
         let is_dir = matches!(kind, Kind::Dir(_));
         let links = if is_dir { 2 } else { 1 };
-        self.files.insert(id, File { kind, mode, owner, modified: None, accessed: None, links, handles: 0 });
+        self.files.insert(
+            id,
+            File {
+                kind,
+                mode,
+                owner,
+                modified: None,
+                accessed: None,
+                links,
+                handles: 0,
+            },
+        );
         self.names_mut(dir).insert(name.clone(), id);
         if is_dir {
             self.file_mut(dir).links += 1;
@@ -428,7 +462,9 @@ impl Model {
 
     /// Closes a slot, if it is open.
     pub fn close(&mut self, slot: usize) {
-        let Some(id) = self.open.remove(&slot) else { return };
+        let Some(id) = self.open.remove(&slot) else {
+            return;
+        };
         let file = self.file_mut(id);
         file.handles -= 1;
         if file.handles == 0 && file.links == 0 {
@@ -478,10 +514,20 @@ impl Model {
         let (file_type, size, digest, device) = match &file.kind {
             Kind::File(contents) => (FileType::Regular, contents.size, contents.digest(), None),
             Kind::Dir(_) => (FileType::Directory, 0, tree::EMPTY_DIGEST, None),
-            Kind::Symlink(target) => (FileType::Symlink, target.len() as u64, tree::digest(target), None),
+            Kind::Symlink(target) => (
+                FileType::Symlink,
+                target.len() as u64,
+                tree::digest(target),
+                None,
+            ),
             Kind::Special(file_type, device) => {
                 let is_device = matches!(file_type, FileType::CharDevice | FileType::BlockDevice);
-                (*file_type, 0, tree::EMPTY_DIGEST, is_device.then_some(*device))
+                (
+                    *file_type,
+                    0,
+                    tree::EMPTY_DIGEST,
+                    is_device.then_some(*device),
+                )
             }
         };
         Entry {
@@ -519,7 +565,11 @@ mod tests {
     #[test]
     fn a_directory_cannot_move_below_itself() {
         let mut model = Model::new();
-        let path = |text: &str| text.split('/').map(|name| name.as_bytes().to_vec()).collect::<Path>();
+        let path = |text: &str| {
+            text.split('/')
+                .map(|name| name.as_bytes().to_vec())
+                .collect::<Path>()
+        };
         let dir = || Kind::Dir(BTreeMap::new());
         model.make(&path("a"), dir(), 0o755, (0, 0)).unwrap();
         model.make(&path("a/b"), dir(), 0o755, (0, 0)).unwrap();

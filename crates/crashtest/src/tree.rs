@@ -54,7 +54,9 @@ pub type Tree = BTreeMap<Vec<u8>, Entry>;
 /// Digest of one chunk of contents at byte `at`, to be XORed over all chunks. Order does not matter, zeroes do not count.
 #[must_use]
 pub fn chunk_digest(at: u64, chunk: &[u8]) -> u32 {
-    let Some(last) = chunk.iter().rposition(|&byte| byte != 0) else { return EMPTY_DIGEST };
+    let Some(last) = chunk.iter().rposition(|&byte| byte != 0) else {
+        return EMPTY_DIGEST;
+    };
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&at.to_le_bytes());
     hasher.update(&chunk[..=last]);
@@ -65,7 +67,12 @@ pub fn chunk_digest(at: u64, chunk: &[u8]) -> u32 {
 /// Digest of contents given in one piece.
 #[must_use]
 pub fn digest(contents: &[u8]) -> u32 {
-    (0..).step_by(CHUNK as usize).zip(contents.chunks(CHUNK as usize)).fold(EMPTY_DIGEST, |digest, (at, chunk)| digest ^ chunk_digest(at, chunk))
+    (0..)
+        .step_by(CHUNK as usize)
+        .zip(contents.chunks(CHUNK as usize))
+        .fold(EMPTY_DIGEST, |digest, (at, chunk)| {
+            digest ^ chunk_digest(at, chunk)
+        })
 }
 
 /// Digest of the parts of a file where data lies.
@@ -81,7 +88,9 @@ fn digest_of(
         let mut at = (range.start / CHUNK * CHUNK).max(next);
         let end = range.end.next_multiple_of(CHUNK).min(size);
         while at < end {
-            let len = usize::try_from(end - at).unwrap_or(buf.len()).min(buf.len());
+            let len = usize::try_from(end - at)
+                .unwrap_or(buf.len())
+                .min(buf.len());
             read(&mut buf[..len], at)?;
             for (index, chunk) in buf[..len].chunks(CHUNK as usize).enumerate() {
                 digest ^= chunk_digest(at + index as u64 * CHUNK, chunk);
@@ -114,7 +123,11 @@ pub fn ours(fs: &FileSystem) -> Result<Tree> {
                 pending.push(child_path);
             }
         }
-        ensure!(tree.insert(path, entry).is_none(), "ours: {} is listed twice", at.escape_ascii());
+        ensure!(
+            tree.insert(path, entry).is_none(),
+            "ours: {} is listed twice",
+            at.escape_ascii()
+        );
     }
     Ok(tree)
 }
@@ -139,8 +152,9 @@ fn our_entry(fs: &FileSystem, path: &[u8]) -> Result<Entry> {
                 ensure!(start < at, "seek_hole({start}) answers {at}");
                 ranges.push(start..at);
             }
-            digest_found =
-                digest_of(&ranges, metadata.len(), |buf, at| Ok(file.read_exact_at(buf, at)?))?;
+            digest_found = digest_of(&ranges, metadata.len(), |buf, at| {
+                Ok(file.read_exact_at(buf, at)?)
+            })?;
             data = Some(ranges);
         }
         _ => {}
@@ -162,7 +176,11 @@ fn our_entry(fs: &FileSystem, path: &[u8]) -> Result<Entry> {
 }
 
 fn counted_size(file_type: FileType, size: u64) -> u64 {
-    if matches!(file_type, FileType::Regular | FileType::Symlink) { size } else { 0 }
+    if matches!(file_type, FileType::Regular | FileType::Symlink) {
+        size
+    } else {
+        0
+    }
 }
 
 /// Reads a directory of the host: a kernel mount, or what a tool extracted.
@@ -216,7 +234,12 @@ fn host_entry(path: &Path) -> Result<Entry> {
         }
         _ => {}
     }
-    let time = |secs, nanos: i64| Some(Timestamp { secs, nanos: u32::try_from(nanos).unwrap_or(0) });
+    let time = |secs, nanos: i64| {
+        Some(Timestamp {
+            secs,
+            nanos: u32::try_from(nanos).unwrap_or(0),
+        })
+    };
     let is_device = matches!(file_type, FileType::CharDevice | FileType::BlockDevice);
     let rdev = metadata.rdev();
     Ok(Entry {
@@ -299,7 +322,11 @@ fn entry_differences(left: &Entry, right: &Entry, compare: Compare) -> String {
     };
     macro_rules! check {
         ($field:ident) => {
-            check(stringify!($field), left.$field == right.$field, format!("{:?} {:?}", left.$field, right.$field))
+            check(
+                stringify!($field),
+                left.$field == right.$field,
+                format!("{:?} {:?}", left.$field, right.$field),
+            )
         };
     }
     check!(file_type);
@@ -322,7 +349,11 @@ fn entry_differences(left: &Entry, right: &Entry, compare: Compare) -> String {
         }
     }
     if compare.holes {
-        let equal = left.data.as_ref().zip(right.data.as_ref()).is_none_or(|(left, right)| left == right);
+        let equal = left
+            .data
+            .as_ref()
+            .zip(right.data.as_ref())
+            .is_none_or(|(left, right)| left == right);
         check("data", equal, format!("{:?} {:?}", left.data, right.data));
     }
     text
@@ -331,10 +362,16 @@ fn entry_differences(left: &Entry, right: &Entry, compare: Compare) -> String {
 /// The groups of names that are one file.
 fn names_by_file(tree: &Tree) -> Vec<Vec<&[u8]>> {
     let mut groups: BTreeMap<u64, Vec<&[u8]>> = BTreeMap::new();
-    for (path, entry) in tree.iter().filter(|(_, entry)| entry.file_type != FileType::Directory) {
+    for (path, entry) in tree
+        .iter()
+        .filter(|(_, entry)| entry.file_type != FileType::Directory)
+    {
         groups.entry(entry.identity).or_default().push(path);
     }
-    let mut groups: Vec<_> = groups.into_values().filter(|names| names.len() > 1).collect();
+    let mut groups: Vec<_> = groups
+        .into_values()
+        .filter(|names| names.len() > 1)
+        .collect();
     groups.sort();
     groups
 }

@@ -39,5 +39,6 @@ pub use mount::{FileSystem, StatFs};
 pub use ops::{New, RenameFlags};
 pub use options::{Atime, MountOptions, StatfsStyle};
 pub use path::{
-    DirBuilder, DirEntry, File, FileTimes, Metadata, OpenOptions, PathBytes, Permissions, ReadDir, SeekFrom,
+    DirBuilder, DirEntry, File, FileTimes, Metadata, OpenOptions, PathBytes, Permissions, ReadDir,
+    SeekFrom,
 };

@@ -25,15 +25,69 @@ struct Case {
 }
 
 const CASES: [Case; 9] = [
-    Case { block_size: 1024, inode_size: 128, mib: 24, options: &["-r", "0"], max_size: (2 << 30) - 1 },
-    Case { block_size: 1024, inode_size: 256, mib: 40, options: &["-O", "^resize_inode"], max_size: 9 << 30 },
-    Case { block_size: 2048, inode_size: 128, mib: 32, options: &["-O", "dir_index,^filetype"], max_size: 9 << 30 },
-    Case { block_size: 4096, inode_size: 256, mib: 48, options: &["-O", "dir_index"], max_size: 9 << 30 },
-    Case { block_size: 4096, inode_size: 1024, mib: 24, options: &["-O", "meta_bg,^resize_inode"], max_size: 9 << 30 },
-    Case { block_size: 8192, inode_size: 256, mib: 48, options: &[], max_size: 9 << 30 },
-    Case { block_size: 16_384, inode_size: 256, mib: 64, options: &[], max_size: 9 << 30 },
-    Case { block_size: 32_768, inode_size: 256, mib: 96, options: &[], max_size: 9 << 30 },
-    Case { block_size: 65_536, inode_size: 256, mib: 160, options: &[], max_size: 9 << 30 },
+    Case {
+        block_size: 1024,
+        inode_size: 128,
+        mib: 24,
+        options: &["-r", "0"],
+        max_size: (2 << 30) - 1,
+    },
+    Case {
+        block_size: 1024,
+        inode_size: 256,
+        mib: 40,
+        options: &["-O", "^resize_inode"],
+        max_size: 9 << 30,
+    },
+    Case {
+        block_size: 2048,
+        inode_size: 128,
+        mib: 32,
+        options: &["-O", "dir_index,^filetype"],
+        max_size: 9 << 30,
+    },
+    Case {
+        block_size: 4096,
+        inode_size: 256,
+        mib: 48,
+        options: &["-O", "dir_index"],
+        max_size: 9 << 30,
+    },
+    Case {
+        block_size: 4096,
+        inode_size: 1024,
+        mib: 24,
+        options: &["-O", "meta_bg,^resize_inode"],
+        max_size: 9 << 30,
+    },
+    Case {
+        block_size: 8192,
+        inode_size: 256,
+        mib: 48,
+        options: &[],
+        max_size: 9 << 30,
+    },
+    Case {
+        block_size: 16_384,
+        inode_size: 256,
+        mib: 64,
+        options: &[],
+        max_size: 9 << 30,
+    },
+    Case {
+        block_size: 32_768,
+        inode_size: 256,
+        mib: 96,
+        options: &[],
+        max_size: 9 << 30,
+    },
+    Case {
+        block_size: 65_536,
+        inode_size: 256,
+        mib: 160,
+        options: &[],
+        max_size: 9 << 30,
+    },
 ];
 
 impl Case {
@@ -48,17 +102,31 @@ impl Case {
     }
 
     fn limits(&self, ranges: bool) -> Limits {
-        Limits { max_size: self.max_size, max_write: 150_000, fine_times: self.inode_size > 128, ranges }
+        Limits {
+            max_size: self.max_size,
+            max_write: 150_000,
+            fine_times: self.inode_size > 128,
+            ranges,
+        }
     }
 }
 
 /// Carries `count` operations out on `system` and on the model, and compares every answer.
-fn batch(system: &mut impl System, model: &mut Model, random: &mut Random, limits: &Limits, count: u32) -> Result<()> {
+fn batch(
+    system: &mut impl System,
+    model: &mut Model,
+    random: &mut Random,
+    limits: &Limits,
+    count: u32,
+) -> Result<()> {
     for number in 0..count {
         let op = drive::random_op(random, model, limits);
         let actual = system.apply(&op);
         let expected = drive::expected(model, &op, actual);
-        ensure!(actual == expected, "operation {number}: {op:?}: answered {actual:?}, the model {expected:?}");
+        ensure!(
+            actual == expected,
+            "operation {number}: {op:?}: answered {actual:?}, the model {expected:?}"
+        );
     }
     for slot in model.open_slots() {
         model.close(slot);
@@ -79,9 +147,15 @@ fn without_lost_found(mut tree: Tree) -> Tree {
 }
 
 fn same(what: &str, seen: Tree, model: &Model) -> Result<()> {
-    let compare = Compare { times: true, ..Compare::default() };
+    let compare = Compare {
+        times: true,
+        ..Compare::default()
+    };
     let differences = tree::differences(&without_lost_found(seen), &model.tree(), compare);
-    ensure!(differences.is_empty(), "{what} and the model differ:\n{differences}");
+    ensure!(
+        differences.is_empty(),
+        "{what} and the model differ:\n{differences}"
+    );
     Ok(())
 }
 
@@ -111,7 +185,14 @@ fn run(case: &Case, seed: u64, batches: u32, count: u32) -> Result<()> {
     let mut model = Model::new();
     for number in 0..batches {
         let mut ours = Ours::new(scratch::mount(&image)?);
-        batch(&mut ours, &mut model, &mut random, &case.limits(true), count).with_context(|| format!("batch {number}"))?;
+        batch(
+            &mut ours,
+            &mut model,
+            &mut random,
+            &case.limits(true),
+            count,
+        )
+        .with_context(|| format!("batch {number}"))?;
         same("ours", tree::ours(ours.fs())?, &model)?;
         ours.into_fs().unmount()?;
         judge_image(case, &image, &model).with_context(|| format!("after batch {number}"))?;

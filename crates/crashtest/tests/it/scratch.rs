@@ -9,22 +9,35 @@ use ext2dax_pmem::{Access, FileRegion};
 /// A directory for images, in memory where the host has one.
 pub(crate) fn dir() -> Result<tempfile::TempDir> {
     let shm = Path::new("/dev/shm");
-    Ok(if shm.is_dir() { tempfile::tempdir_in(shm)? } else { tempfile::tempdir()? })
+    Ok(if shm.is_dir() {
+        tempfile::tempdir_in(shm)?
+    } else {
+        tempfile::tempdir()?
+    })
 }
 
 /// The seed of a run: fixed, unless `EXT2DAX_SEED` says otherwise.
 pub(crate) fn seed(default: u64) -> u64 {
-    std::env::var("EXT2DAX_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(default)
+    std::env::var("EXT2DAX_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or(default)
 }
 
 /// Ours on an image, for reading and writing; reading leaves access times alone.
 pub(crate) fn mount(image: &Path) -> Result<FileSystem> {
     let region = FileRegion::open(image, Access::ReadWrite)?;
-    Ok(FileSystem::mount(region, &MountOptions::new().atime(Atime::Never))?)
+    Ok(FileSystem::mount(
+        region,
+        &MountOptions::new().atime(Atime::Never),
+    )?)
 }
 
 /// Ours on an image that must not change.
 pub(crate) fn mount_read_only(image: &Path) -> Result<FileSystem> {
     let region = FileRegion::open(image, Access::ReadOnly)?;
-    Ok(FileSystem::mount(region, &MountOptions::new().read_only(true))?)
+    Ok(FileSystem::mount(
+        region,
+        &MountOptions::new().read_only(true),
+    )?)
 }

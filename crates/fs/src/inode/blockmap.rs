@@ -122,7 +122,8 @@ impl TreeMap {
         if self.record.file_acl() != 0 {
             let detached = self.detach_from(first)?;
             self.shrink.lock().detached = Some(detached);
-        } else if self.has_blocks_from(first)? {
+        } else if self.record.links() > 0 && self.has_blocks_from(first)? {
+            // Without a name it is on the list already, and stays there: a crash frees it whole.
             let listing = core.orphans.begin(self.record.ino())?;
             self.shrink.lock().listing = Some(listing);
         }

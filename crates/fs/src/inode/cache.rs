@@ -8,6 +8,7 @@
 //! A shard is a leaf (rank TABLE). Nothing is locked, allocated on the medium or waited for below it.
 
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
@@ -20,6 +21,9 @@ use hashbrown::HashMap;
 
 use super::{Life, Node, Record};
 use crate::mount::Core;
+
+/// How far the clock moves for each node that comes in: more than one, so that a full shard shrinks to its bound.
+const LOOKS_PER_INSERTION: usize = 4;
 
 /// A power of two.
 const SHARDS: usize = 64;
@@ -48,9 +52,9 @@ impl Hasher for SpreadHasher {
 #[derive(Default)]
 struct Table {
     nodes: HashMap<u32, Arc<Node>, BuildHasherDefault<SpreadHasher>>,
-    /// Nodes that must be there before the next walk in search of unused ones. Above the bound while more than that are
-    /// in use, so that a full shard does not walk on every insertion.
-    walk_at: usize,
+    /// The clock: numbers in the order in which they come up for eviction. A number that has left the table is passed
+    /// over when its turn comes; at most two stand here for each node.
+    turns: VecDeque<u32>,
 }
 
 /// A shard on its own cache lines.
@@ -98,7 +102,10 @@ impl Inodes {
     pub(crate) fn get(&self, core: &Arc<Core>, ino: Ino) -> Result<Arc<Node>> {
         let shard = self.shard(ino);
         if let Some(node) = shard.read().nodes.get(&ino.get()) {
-            node.recent.store(true, Ordering::Relaxed);
+            // Only the first look-up since the clock went by writes to the line.
+            if !node.recent.load(Ordering::Relaxed) {
+                node.recent.store(true, Ordering::Relaxed);
+            }
             return Ok(Arc::clone(node));
         }
         let record = Record::new(core, ino)?;
@@ -109,7 +116,7 @@ impl Inodes {
         let fresh = Arc::new(Node::new(record, file_type));
         let mut table = shard.write();
         let node = Arc::clone(table.nodes.entry(ino.get()).or_insert(fresh));
-        let evicted = self.evict(&mut table);
+        let evicted = self.evict(&mut table, ino);
         drop(table);
         drop(evicted);
         Ok(node)
@@ -125,7 +132,7 @@ impl Inodes {
         let node = Arc::new(Node::new(record, file_type));
         let mut table = self.shard(ino).write();
         let former = table.nodes.insert(ino.get(), Arc::clone(&node));
-        let evicted = self.evict(&mut table);
+        let evicted = self.evict(&mut table, ino);
         drop(table);
         debug_assert!(
             former.is_none_or(|former| former.is_dead()),
@@ -167,28 +174,30 @@ impl Inodes {
             .any(|shard| shard.0.read().nodes.values().any(|node| node.is_open()))
     }
 
-    /// Takes unused nodes out of a table that is over its bound, down to seven eighths of it, so that the walk pays.
-    /// The caller drops them after the shard's lock.
-    fn evict(&self, table: &mut Table) -> Vec<Arc<Node>> {
-        if table.nodes.len() <= self.shard_capacity.max(table.walk_at) {
-            return Vec::new();
+    /// Puts a new node on the clock, and moves the hand a little if the table is over its bound. The caller drops what
+    /// comes back after the shard's lock.
+    fn evict(&self, table: &mut Table, new: Ino) -> Vec<Arc<Node>> {
+        if table.turns.len() > 2 * table.nodes.len() {
+            table.turns = table.nodes.keys().copied().collect();
         }
-        let wanted = table.nodes.len() - self.shard_capacity + self.shard_capacity / 8;
-        let mut victims: Vec<u32> = Vec::new();
-        for (&ino, node) in &table.nodes {
-            if victims.len() == wanted {
+        table.turns.push_back(new.get());
+        let mut evicted = Vec::new();
+        for _ in 0..LOOKS_PER_INSERTION {
+            if table.nodes.len() <= self.shard_capacity {
                 break;
             }
-            let second_chance = node.recent.swap(false, Ordering::Relaxed);
-            if !second_chance && is_unused(node) {
-                victims.push(ino);
+            let Some(ino) = table.turns.pop_front() else {
+                break;
+            };
+            let Some(node) = table.nodes.get(&ino) else {
+                continue;
+            };
+            if node.recent.swap(false, Ordering::Relaxed) || !is_unused(node) {
+                table.turns.push_back(ino);
+            } else {
+                evicted.extend(table.nodes.remove(&ino));
             }
         }
-        let evicted: Vec<_> = victims
-            .iter()
-            .filter_map(|ino| table.nodes.remove(ino))
-            .collect();
-        table.walk_at = table.nodes.len() + self.shard_capacity / 8;
         evicted
     }
 }

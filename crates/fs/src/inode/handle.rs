@@ -27,8 +27,6 @@ use crate::ops;
 #[derive(Clone)]
 pub struct Inode {
     handle: Handle,
-    /// For regular files, from the first use on.
-    file: Option<Arc<DaxFile<TreeMap>>>,
 }
 
 impl fmt::Debug for Inode {
@@ -43,14 +41,9 @@ impl fmt::Debug for Inode {
 
 impl Inode {
     pub(crate) fn open(mount: &Arc<Mount>, node: &Arc<Node>) -> Result<Self> {
-        let handle = Handle::open(mount, node)?;
-        // Foreign contents do not keep anybody from the attributes: the refusal comes with the first read or write.
-        let file = if node.file_type() == FileType::Regular {
-            node.file().ok()
-        } else {
-            None
-        };
-        Ok(Self { handle, file })
+        Ok(Self {
+            handle: Handle::open(mount, node)?,
+        })
     }
 
     pub(crate) fn node(&self) -> &Arc<Node> {
@@ -65,19 +58,13 @@ impl Inode {
         (self.mount(), self.node())
     }
 
-    /// The contents as memory.
+    /// The contents as memory, made when they are first asked for: a look-up alone does not pay for them, and foreign
+    /// contents keep nobody from the attributes.
     ///
     /// # Errors
     /// `IsADirectory`, `InvalidArgument` for other types; `Corrupt` where a flag or the size forbids them.
-    pub(crate) fn contents(&self) -> Result<&Arc<DaxFile<TreeMap>>> {
-        match &self.file {
-            Some(file) => Ok(file),
-            None => Err(self
-                .node()
-                .file()
-                .err()
-                .unwrap_or(ext2dax_format::Error::Stale)),
-        }
+    pub(crate) fn contents(&self) -> Result<Arc<DaxFile<TreeMap>>> {
+        self.node().file()
     }
 
     /// The file system this inode belongs to.
@@ -265,7 +252,7 @@ impl Inode {
     /// # Errors
     /// `IsADirectory`, `InvalidArgument` for other types; `Corrupt`; `BadAddress` if not a byte could be stored.
     pub fn read_at<'a>(&self, pos: u64, buf: impl Into<UserSliceMut<'a>>) -> Result<usize> {
-        self.node().read_at(self.contents()?, pos, buf.into())
+        self.node().read_at(&*self.contents()?, pos, buf.into())
     }
 
     /// Writes at byte `pos`; durable on return, to what the region promises. Answers how much was written: less than
@@ -276,7 +263,7 @@ impl Inode {
     pub fn write_at<'a>(&self, pos: u64, src: impl Into<UserSlice<'a>>) -> Result<usize> {
         let (_, done) = self
             .node()
-            .write_at(self.contents()?, Position::At(pos), src.into())?;
+            .write_at(&*self.contents()?, Position::At(pos), src.into())?;
         Ok(done)
     }
 
@@ -286,7 +273,7 @@ impl Inode {
     /// As [`Inode::write_at`].
     pub fn append<'a>(&self, src: impl Into<UserSlice<'a>>) -> Result<(u64, usize)> {
         self.node()
-            .write_at(self.contents()?, Position::End, src.into())
+            .write_at(&*self.contents()?, Position::End, src.into())
     }
 
     /// Cuts the file off at `size` bytes, or extends it with a hole.
@@ -294,7 +281,7 @@ impl Inode {
     /// # Errors
     /// As [`Inode::write_at`].
     pub fn set_len(&self, size: u64) -> Result<()> {
-        self.node().set_len(self.contents()?, size)
+        self.node().set_len(&*self.contents()?, size)
     }
 
     /// Makes a hole of the bytes of `range` that lie inside the file; its size stays.
@@ -302,7 +289,7 @@ impl Inode {
     /// # Errors
     /// As [`Inode::write_at`].
     pub fn punch_hole(&self, range: Range<u64>) -> Result<()> {
-        self.node().punch_hole(self.contents()?, range)
+        self.node().punch_hole(&*self.contents()?, range)
     }
 
     /// Makes the bytes of `range` read zero; the file grows if it must.
@@ -310,7 +297,7 @@ impl Inode {
     /// # Errors
     /// As [`Inode::write_at`].
     pub fn zero_range(&self, range: Range<u64>) -> Result<()> {
-        self.node().zero_range(self.contents()?, range)
+        self.node().zero_range(&*self.contents()?, range)
     }
 
     /// Gives the bytes of `range` their place on the medium; holes among them become zeroes, and the file grows if it
@@ -319,7 +306,7 @@ impl Inode {
     /// # Errors
     /// As [`Inode::write_at`].
     pub fn allocate(&self, range: Range<u64>) -> Result<()> {
-        self.node().allocate_range(self.contents()?, range)
+        self.node().allocate_range(&*self.contents()?, range)
     }
 
     /// The first byte of data at or behind `pos`.
@@ -327,7 +314,7 @@ impl Inode {
     /// # Errors
     /// `NoSuchOffset` if only holes follow.
     pub fn seek_data(&self, pos: u64) -> Result<u64> {
-        self.node().seek_data(self.contents()?, pos)
+        self.node().seek_data(&*self.contents()?, pos)
     }
 
     /// The first byte of a hole at or behind `pos`; the end of the file is one.
@@ -335,7 +322,7 @@ impl Inode {
     /// # Errors
     /// `NoSuchOffset` at and past the end.
     pub fn seek_hole(&self, pos: u64) -> Result<u64> {
-        self.node().seek_hole(self.contents()?, pos)
+        self.node().seek_hole(&*self.contents()?, pos)
     }
 
     /// Makes stores through mappings and everything else of this file durable.

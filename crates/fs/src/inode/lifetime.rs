@@ -81,8 +81,10 @@ impl Drop for Handle {
 
 /// The last handle is gone: gives reservations back, and the inode, if its names are gone.
 fn last_close(mount: &Mount, node: &Arc<Node>) {
-    let tree = node.tree();
-    tree.release_reservations(&mut tree.lock());
+    if node.has_file() {
+        let tree = node.tree();
+        tree.release_reservations(&mut tree.lock());
+    }
     if !node.is_unlinked() {
         return;
     }

@@ -47,7 +47,7 @@ impl Inode {
     /// # Errors
     /// Stores to the file: `ReadOnlyFs`, `NotPermitted` by the immutable or the append-only flag. Otherwise as
     /// [`Inode::read_at`].
-    pub(crate) fn check_mappable(&self, writes_file: bool) -> Result<&Arc<DaxFile<TreeMap>>> {
+    pub(crate) fn check_mappable(&self, writes_file: bool) -> Result<Arc<DaxFile<TreeMap>>> {
         if writes_file {
             self.mount().core.writable()?;
             if self
@@ -83,7 +83,7 @@ impl Inode {
         })?;
         Ok(Map {
             inode: self.clone(),
-            file: Arc::clone(file),
+            file,
             view,
         })
     }

@@ -44,6 +44,7 @@ pub use map::{Map, Window};
 
 pub(crate) use blockmap::TreeMap;
 pub(crate) use cache::Inodes;
+pub(crate) use contents::Position;
 pub(crate) use record::Record;
 
 use crate::dir;
@@ -200,6 +201,11 @@ impl Node {
         ));
         *slot = Some(Arc::clone(&file));
         Ok(file)
+    }
+
+    /// Whether somebody has opened the contents.
+    fn has_file(&self) -> bool {
+        self.file.read().is_some()
     }
 
     /// The contents, if somebody has opened them.

@@ -4,12 +4,13 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::ops::Range;
 
+use ext2dax_dax::DaxFile;
 use ext2dax_format::{Error, Result};
 use ext2dax_pmem::{UserSlice, UserSliceMut};
 use ext2dax_sync::{Mutex, rank};
 
 use super::{FileTimes, Metadata, OpenOptions, PathBytes, Permissions};
-use crate::inode::{Inode, SetAttributes};
+use crate::inode::{Inode, Node, Position, SetAttributes, TreeMap};
 use crate::mount::FileSystem;
 
 /// What a file was opened for.
@@ -33,6 +34,8 @@ pub enum SeekFrom {
 
 struct Open {
     inode: Inode,
+    /// The contents of a regular file.
+    file: Option<Arc<DaxFile<TreeMap>>>,
     access: Access,
     cursor: Mutex<u64>,
 }
@@ -53,10 +56,11 @@ impl fmt::Debug for File {
 }
 
 impl File {
-    pub(crate) fn new(inode: Inode, access: Access) -> Self {
+    pub(crate) fn new(inode: Inode, file: Option<Arc<DaxFile<TreeMap>>>, access: Access) -> Self {
         Self {
             open: Arc::new(Open {
                 inode,
+                file,
                 access,
                 cursor: Mutex::new(rank::CURSOR, 0),
             }),
@@ -97,19 +101,36 @@ impl File {
         }
     }
 
-    fn for_reading(&self) -> Result<&Inode> {
+    /// The contents; a directory has none.
+    fn contents(&self) -> Result<&DaxFile<TreeMap>> {
+        self.open.file.as_deref().ok_or(Error::IsADirectory)
+    }
+
+    fn node(&self) -> &Node {
+        self.open.inode.node()
+    }
+
+    fn for_reading(&self) -> Result<&DaxFile<TreeMap>> {
         if self.open.access.read {
-            Ok(&self.open.inode)
+            self.contents()
         } else {
             Err(Error::NotOpenForRead)
         }
     }
 
-    pub(crate) fn for_writing(&self) -> Result<&Inode> {
+    fn for_writing(&self) -> Result<&DaxFile<TreeMap>> {
         if self.open.access.write {
-            Ok(&self.open.inode)
+            self.contents()
         } else {
             Err(Error::NotOpenForWrite)
+        }
+    }
+
+    fn write_position(&self, offset: u64) -> Position {
+        if self.open.access.append {
+            Position::End
+        } else {
+            Position::At(offset)
         }
     }
 
@@ -120,9 +141,9 @@ impl File {
     /// # Errors
     /// `NotOpenForRead`, and as [`Inode::read_at`].
     pub fn read<'a>(&self, buf: impl Into<UserSliceMut<'a>>) -> Result<usize> {
-        let inode = self.for_reading()?;
+        let file = self.for_reading()?;
         let mut cursor = self.open.cursor.lock();
-        let done = inode.read_at(*cursor, buf)?;
+        let done = self.node().read_at(file, *cursor, buf.into())?;
         *cursor += done as u64;
         Ok(done)
     }
@@ -132,13 +153,10 @@ impl File {
     /// # Errors
     /// `NotOpenForWrite`, and as [`Inode::write_at`].
     pub fn write<'a>(&self, src: impl Into<UserSlice<'a>>) -> Result<usize> {
-        let inode = self.for_writing()?;
+        let file = self.for_writing()?;
         let mut cursor = self.open.cursor.lock();
-        let (pos, done) = if self.open.access.append {
-            inode.append(src)?
-        } else {
-            (*cursor, inode.write_at(*cursor, src)?)
-        };
+        let position = self.write_position(*cursor);
+        let (pos, done) = self.node().write_at(file, position, src.into())?;
         *cursor = pos + done as u64;
         Ok(done)
     }
@@ -168,7 +186,7 @@ impl File {
     /// # Errors
     /// As [`File::read`].
     pub fn read_at<'a>(&self, buf: impl Into<UserSliceMut<'a>>, offset: u64) -> Result<usize> {
-        self.for_reading()?.read_at(offset, buf)
+        self.node().read_at(self.for_reading()?, offset, buf.into())
     }
 
     /// Writes at `offset`, or at the end if opened to append (as Linux does); the cursor stays.
@@ -176,11 +194,10 @@ impl File {
     /// # Errors
     /// As [`File::write`].
     pub fn write_at<'a>(&self, src: impl Into<UserSlice<'a>>, offset: u64) -> Result<usize> {
-        let inode = self.for_writing()?;
-        if self.open.access.append {
-            return Ok(inode.append(src)?.1);
-        }
-        inode.write_at(offset, src)
+        let file = self.for_writing()?;
+        let position = self.write_position(offset);
+        let (_, done) = self.node().write_at(file, position, src.into())?;
+        Ok(done)
     }
 
     /// Fills `buf` from `offset` on.
@@ -226,7 +243,7 @@ impl File {
     /// # Errors
     /// `NotOpenForWrite`, and as [`Inode::set_len`].
     pub fn set_len(&self, size: u64) -> Result<()> {
-        self.for_writing()?.set_len(size)
+        self.node().set_len(self.for_writing()?, size)
     }
 
     /// Makes a hole of the bytes of `range`; the size stays.
@@ -234,7 +251,7 @@ impl File {
     /// # Errors
     /// `NotOpenForWrite`, and as [`Inode::punch_hole`].
     pub fn punch_hole(&self, range: Range<u64>) -> Result<()> {
-        self.for_writing()?.punch_hole(range)
+        self.node().punch_hole(self.for_writing()?, range)
     }
 
     /// Makes the bytes of `range` read zero.
@@ -242,7 +259,7 @@ impl File {
     /// # Errors
     /// `NotOpenForWrite`, and as [`Inode::zero_range`].
     pub fn zero_range(&self, range: Range<u64>) -> Result<()> {
-        self.for_writing()?.zero_range(range)
+        self.node().zero_range(self.for_writing()?, range)
     }
 
     /// Gives the bytes of `range` their place on the medium.
@@ -250,7 +267,7 @@ impl File {
     /// # Errors
     /// `NotOpenForWrite`, and as [`Inode::allocate`].
     pub fn allocate(&self, range: Range<u64>) -> Result<()> {
-        self.for_writing()?.allocate(range)
+        self.node().allocate_range(self.for_writing()?, range)
     }
 
     /// The first byte of data at or behind `pos`; the cursor stays.
@@ -258,7 +275,7 @@ impl File {
     /// # Errors
     /// `NoSuchOffset` if only holes follow.
     pub fn seek_data(&self, pos: u64) -> Result<u64> {
-        self.open.inode.seek_data(pos)
+        self.node().seek_data(self.contents()?, pos)
     }
 
     /// The first byte of a hole at or behind `pos`; the cursor stays.
@@ -266,7 +283,7 @@ impl File {
     /// # Errors
     /// `NoSuchOffset` at and past the end.
     pub fn seek_hole(&self, pos: u64) -> Result<u64> {
-        self.open.inode.seek_hole(pos)
+        self.node().seek_hole(self.contents()?, pos)
     }
 
     /// What is known about the file.

@@ -167,21 +167,23 @@ impl OpenOptions {
             self.check_node(&node)?;
         }
         let inode = Inode::open(mount, &node)?;
+        let mut file = None;
         if node.file_type() == FileType::Regular {
-            let file = inode.contents()?;
+            let contents = node.file()?;
             if self.truncate && !self.create_new && !made {
-                node.set_len(file, 0)?;
+                node.set_len(&contents, 0)?;
             }
-            if self.read {
+            if self.read && !made {
                 node.note_opened();
             }
+            file = Some(contents);
         }
         let access = Access {
             read: self.read,
             write: self.writes(),
             append: self.append,
         };
-        Ok(File::new(inode, access))
+        Ok(File::new(inode, file, access))
     }
 
     /// The inode, and whether it was made here.
