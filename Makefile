@@ -1,8 +1,9 @@
 # The one front door. `make demo` shows the main job, `make test` runs the tests; both install what is missing.
 CARGO ?= cargo
 T ?= 60
+PREFIX ?= /usr/local
 
-.PHONY: all check demo test soak races crash interop bench fuzz docs install unikernel clean
+.PHONY: all check demo test soak races crash interop bench fuzz fixtures docs install unikernel clean
 
 all:
 	$(CARGO) build --workspace
@@ -44,12 +45,18 @@ bench:
 fuzz:
 	.ci/fuzz $(T)
 
+# The images of fixtures/ anew, from their make.sh.
+fixtures:
+	for script in fixtures/*/make.sh; do echo "$$script"; sh "$$script"; done
+
 docs:
 	$(CARGO) doc --workspace --no-deps
 
+# Cargo takes no dots in the names of programs; the file system's own callers, mkfs(8) and fsck(8), want one.
 install:
-	$(CARGO) install --locked --path crates/mkfs
-	$(CARGO) install --locked --path crates/fsck
+	$(CARGO) build --release --locked -p ext2dax-mkfs -p ext2dax-fsck
+	install -D target/release/mkfs-ext2dax $(DESTDIR)$(PREFIX)/sbin/mkfs.ext2dax
+	install -D target/release/fsck-ext2dax $(DESTDIR)$(PREFIX)/sbin/fsck.ext2dax
 
 # The no_std proof: everything up to the file system linked into a freestanding binary.
 unikernel:
