@@ -21,6 +21,11 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use ext2dax_pmem::{Event, EventKind, LINE, Route};
 
 mod line;
+pub mod mutation;
+pub mod oracle;
+pub mod preen;
+pub mod scenario;
+pub mod shown;
 
 use line::{Change, LINE_BYTES, Variants};
 

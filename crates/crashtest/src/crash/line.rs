@@ -34,9 +34,14 @@ impl Change {
     }
 
     fn poison(&self, line: &mut [u8]) {
-        for i in self.skew..self.skew + self.bytes.len() {
+        for (i, byte) in line
+            .iter_mut()
+            .enumerate()
+            .skip(self.skew)
+            .take(self.bytes.len())
+        {
             // Neither zero nor all ones, odd, and different from byte to byte.
-            line[i] = 0xa5 ^ u8::try_from(i << 1).expect("below 128");
+            *byte = 0xa5 ^ u8::try_from(i << 1).expect("below 128");
         }
     }
 }

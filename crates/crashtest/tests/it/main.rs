@@ -1,5 +1,6 @@
 //! Tests that cross crates: images by others read by us, ours read by others, crash states.
 
+mod crash;
 mod fixtures;
 mod interop_model;
 mod interop_read;

@@ -1,0 +1,131 @@
+//! What must hold in every crash state.
+
+use anyhow::{Context, Result, bail, ensure};
+use ext2dax::{FileSystem, MountOptions};
+use ext2dax_fsck::{CheckOptions, Severity};
+
+use super::CrashState;
+use super::preen::E2fsck;
+use super::scenario::{Promise, Recording, SECRET, medium};
+use super::shown::{self, Tree};
+
+/// Our checker finds nothing but what an interrupted operation may leave.
+///
+/// # Errors
+/// The first finding that is Damage, as the checker prints it.
+pub fn residue_only(image: &[u8]) -> Result<()> {
+    let options = CheckOptions {
+        threads: 1,
+        ..CheckOptions::default()
+    };
+    let report = ext2dax_fsck::check(&medium(image)?, &options).context("our checker gives up")?;
+    if let Some(finding) = report.with_severity(Severity::Damage).next() {
+        bail!("our checker: {}: {}", finding.code.word(), finding.text());
+    }
+    Ok(())
+}
+
+/// e2fsck repairs without asking, and leaves nothing behind.
+///
+/// # Errors
+/// Its exit status and what it printed.
+pub fn preened(judge: &E2fsck, image: &[u8]) -> Result<()> {
+    let verdict = judge.preen(image)?;
+    ensure!(verdict.is_good(), "{verdict}");
+    Ok(())
+}
+
+/// Our mount completes or undoes the operation: the tree is the one before or the one after, and the one after once the
+/// call had returned. Unmounted, the image has no more than residue.
+///
+/// # Errors
+/// The difference to the tree that comes closest.
+pub fn before_or_after(recording: &Recording, state: &CrashState<'_>) -> Result<()> {
+    let returned = state.marks.len() == 2;
+    let shown = recover(state.image)?;
+    if let Some(low) = shown::count_below_names(&shown) {
+        bail!("link count below names: {low}");
+    }
+    for (path, node) in &shown {
+        let leak = node.contents.iter().position(|byte| *byte == SECRET);
+        ensure!(
+            leak.is_none(),
+            "{} shows foreign bytes at {leak:?}",
+            path.escape_ascii()
+        );
+    }
+    let Some(not_after) = shown::difference(&shown, &recording.after) else {
+        return Ok(());
+    };
+    ensure!(
+        !returned,
+        "the call had returned, but its effect is lost: {not_after}"
+    );
+    let Some(not_before) = shown::difference(&shown, &recording.before) else {
+        return Ok(());
+    };
+    match recording.promise {
+        Promise::Atomic => bail!("neither before ({not_before}) nor after ({not_after})"),
+        Promise::EachName => each_name(recording, &shown),
+        Promise::Contents => all_but_contents(recording, &shown),
+    }
+}
+
+fn each_name(recording: &Recording, shown: &Tree) -> Result<()> {
+    let Recording { before, after, .. } = recording;
+    for (path, node) in shown {
+        let as_in = |tree: &Tree| {
+            tree.get(path)
+                .is_some_and(|was| (was.mode, &was.contents) == (node.mode, &node.contents))
+        };
+        let hidden = path.starts_with(b"/lost+found/#");
+        ensure!(
+            hidden || as_in(before) || as_in(after),
+            "{}: {node:?} is new",
+            path.escape_ascii()
+        );
+    }
+    let lost = before
+        .keys()
+        .find(|path| after.contains_key(*path) && !shown.contains_key(*path));
+    ensure!(lost.is_none(), "a name that was to stay is gone: {lost:?}");
+    let object = |tree: &Tree, ino: u32| tree.values().any(|node| node.ino == ino);
+    let lost = after
+        .values()
+        .find(|node| object(before, node.ino) && !object(shown, node.ino));
+    ensure!(lost.is_none(), "nothing leads to {lost:?} any more");
+    Ok(())
+}
+
+fn all_but_contents(recording: &Recording, shown: &Tree) -> Result<()> {
+    let names = |tree: &Tree| {
+        tree.iter()
+            .map(|(path, node)| (path.clone(), node.mode))
+            .collect::<Vec<_>>()
+    };
+    ensure!(
+        names(shown) == names(&recording.before) || names(shown) == names(&recording.after),
+        "a name is wrong"
+    );
+    for (path, node) in shown {
+        let size_in = |tree: &Tree| tree.get(path).is_some_and(|was| was.size == node.size);
+        let known = size_in(&recording.before) || size_in(&recording.after);
+        ensure!(
+            known,
+            "{}: {node:?} has a size of its own",
+            path.escape_ascii()
+        );
+    }
+    Ok(())
+}
+
+/// Mounts a copy for writing, as it was left; what the mount shows after its recovery.
+fn recover(image: &[u8]) -> Result<Tree> {
+    let pmem = medium(image)?;
+    let fs = FileSystem::mount_pmem(pmem.clone(), &MountOptions::new().accept_unclean(true))
+        .context("mount")?;
+    let shown = shown::read(&fs).context("read the tree")?;
+    fs.unmount().context("unmount")?;
+    residue_only(&super::scenario::contents(&pmem)).context("after recovery")?;
+    Ok(shown)
+}

@@ -1,0 +1,213 @@
+//! Every crash state of every single operation.
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+use std::sync::mpsc;
+
+use ext2dax_crashtest::crash::preen::E2fsck;
+use ext2dax_crashtest::crash::scenario::{Recording, Scenario, Shape};
+use ext2dax_crashtest::crash::{CrashState, Enumeration, Limits, Report, mutation, oracle};
+use ext2dax_crashtest::judge::soak;
+
+mod scenarios;
+
+fn limits() -> Limits {
+    Limits {
+        product: if soak() { 20_000 } else { 300 },
+        seed: 1,
+    }
+}
+
+fn shapes() -> Vec<Shape> {
+    let quick = [Shape::small(1024, 128), Shape::small(4096, 256)];
+    let long = [
+        Shape::small(1024, 256),
+        Shape::small(2048, 128),
+        Shape::small(8192, 256),
+        Shape::small(65536, 256),
+    ];
+    if soak() {
+        quick.into_iter().chain(long).collect()
+    } else {
+        quick.to_vec()
+    }
+}
+
+/// A state on its way to the judges.
+struct Suspect {
+    image: Vec<u8>,
+    after: usize,
+    choices: Vec<(u64, usize, usize)>,
+}
+
+/// Runs the cheap oracles on every state and e2fsck on every different image; the first few complaints, and the counts.
+fn judge(
+    recording: &Recording,
+    events: &[ext2dax_pmem::Event],
+    limits: Limits,
+) -> (Vec<String>, Report, usize) {
+    let complaints = Mutex::new(Vec::new());
+    let complain = |state: &Suspect, complaint: String| {
+        let mut complaints = complaints.lock().unwrap();
+        if complaints.len() < 3 {
+            complaints.push(format!(
+                "after {} events, lines {:x?}: {complaint}",
+                state.after, state.choices
+            ));
+        }
+    };
+    let (send, receive) = mpsc::sync_channel::<Suspect>(16);
+    let receive = Mutex::new(receive);
+    let mut judged = HashSet::new();
+    let report = std::thread::scope(|s| {
+        for _ in 0..2 {
+            s.spawn(|| {
+                let e2fsck = E2fsck::find();
+                loop {
+                    let next = receive.lock().unwrap().recv();
+                    let Ok(suspect) = next else { return };
+                    if let Some(e2fsck) = &e2fsck
+                        && let Err(error) = oracle::preened(e2fsck, &suspect.image)
+                    {
+                        complain(&suspect, format!("{error:#}"));
+                    }
+                }
+            });
+        }
+        let place = |offset| recording.places.place(offset);
+        let report =
+            Enumeration::new(recording.base.clone(), &place, limits).run(events, &mut |state| {
+                let suspect = Suspect {
+                    image: state.image.to_vec(),
+                    after: state.at,
+                    choices: state.choices.clone(),
+                };
+                if let Err(error) = cheap(recording, state) {
+                    complain(&suspect, format!("{error:#}"));
+                }
+                if judged.insert(state.content) {
+                    send.send(suspect).unwrap();
+                }
+            });
+        drop(send);
+        report
+    });
+    (complaints.into_inner().unwrap(), report, judged.len())
+}
+
+fn cheap(recording: &Recording, state: &CrashState<'_>) -> anyhow::Result<()> {
+    oracle::residue_only(state.image)?;
+    oracle::before_or_after(recording, state)
+}
+
+fn every_state_is_good(scenarios: &[Scenario]) {
+    let mut failed = Vec::new();
+    for shape in shapes() {
+        for scenario in scenarios {
+            let recording = match scenario.record(shape) {
+                Ok(recording) => recording,
+                Err(error) => {
+                    failed.push(format!("{} ({shape}): {error:#}", scenario.name));
+                    continue;
+                }
+            };
+            let (complaints, report, judged) = judge(&recording, &recording.events, limits());
+            if recording.fences() > scenario.fences {
+                let over = format!("{} fences, budget {}", recording.fences(), scenario.fences);
+                failed.push(format!("{} ({shape}): {over}", scenario.name));
+            }
+            println!(
+                "{:<40} {shape}: {} fences, {} points ({} sampled), {} states, {judged} images judged, {} complaints",
+                scenario.name,
+                report.fences,
+                report.points,
+                report.sampled,
+                report.states,
+                complaints.len()
+            );
+            failed.extend(
+                complaints
+                    .into_iter()
+                    .map(|text| format!("{} ({shape}): {text}", scenario.name)),
+            );
+        }
+    }
+    assert!(
+        failed.is_empty(),
+        "{} complaints:\n{}",
+        failed.len(),
+        failed.join("\n")
+    );
+}
+
+#[test]
+fn names_come_and_go_in_every_crash_state() {
+    every_state_is_good(scenarios::NAMES);
+}
+
+#[test]
+fn files_grow_and_shrink_in_every_crash_state() {
+    every_state_is_good(scenarios::CONTENTS);
+}
+
+/// What the oracles of this process make of a log: the first complaint.
+fn first_complaint(recording: &Recording, events: &[ext2dax_pmem::Event]) -> Option<String> {
+    let place = |offset| recording.places.place(offset);
+    let mut complaint = None;
+    let limits = Limits {
+        product: 64,
+        seed: 1,
+    };
+    Enumeration::new(recording.base.clone(), &place, limits).run(events, &mut |state| {
+        if complaint.is_none()
+            && let Err(error) = cheap(recording, state)
+        {
+            complaint = Some(format!("{error:#}"));
+        }
+    });
+    complaint
+}
+
+/// A fence that is missing must be noticed, or it was not needed, or the oracles cannot see.
+#[test]
+fn a_missing_fence_is_noticed() {
+    let shape = Shape::small(1024, 128);
+    let (mut noticed, mut survivors) = (0, Vec::new());
+    for scenario in scenarios::NAMES.iter().chain(scenarios::CONTENTS) {
+        let recording = scenario.record(shape).unwrap();
+        let all = mutation::mistakes(&recording.events);
+        for mistake in all {
+            if first_complaint(
+                &recording,
+                &mutation::with_mistake(&recording.events, mistake),
+            )
+            .is_some()
+            {
+                noticed += 1;
+            } else {
+                survivors.push(format!(
+                    "{}: {mistake:?} of {}",
+                    scenario.name,
+                    describe(&recording, mistake)
+                ));
+            }
+        }
+    }
+    println!(
+        "{noticed} noticed, {} survive:\n{}",
+        survivors.len(),
+        survivors.join("\n")
+    );
+}
+
+fn describe(recording: &Recording, mistake: mutation::Mistake) -> String {
+    match mistake {
+        mutation::Mistake::NoFlush(at) => match &recording.events[at].kind {
+            ext2dax_pmem::EventKind::Flush(range) => {
+                format!("{range:x?} {:?}", recording.places.place(range.start))
+            }
+            other => format!("{other:?}"),
+        },
+        mutation::Mistake::NoFence(_) => String::new(),
+    }
+}

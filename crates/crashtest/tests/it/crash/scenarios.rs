@@ -1,0 +1,283 @@
+//! The operations, each on the smallest tree that it needs.
+
+use ext2dax::{FileSystem, Result};
+use ext2dax_crashtest::crash::scenario::{Promise, Scenario};
+
+/// A file of `blocks` blocks and a half, with bytes that tell where they belong.
+fn file(fs: &FileSystem, path: &str, blocks: u64) -> Result<()> {
+    let block = u64::from(fs.geometry().block_size());
+    let bytes: Vec<u8> = (0..blocks * block + block / 2)
+        .map(|i| (i % 251).to_le_bytes()[0] | 1)
+        .collect();
+    fs.write(path, bytes)
+}
+
+fn nothing(_: &FileSystem) -> Result<()> {
+    Ok(())
+}
+
+/// Names of the longest length until the root's first block has no room for one more.
+fn crowd(fs: &FileSystem) -> Result<()> {
+    let block = u64::from(fs.geometry().block_size());
+    for i in 0..block / 264 {
+        fs.create(format!("/{i:0>255}"))?;
+    }
+    Ok(())
+}
+
+fn two_files(fs: &FileSystem) -> Result<()> {
+    file(fs, "/a", 1)?;
+    file(fs, "/bb", 2)
+}
+
+/// Operations on names.
+pub(super) const NAMES: &[Scenario] = &[
+    Scenario {
+        name: "create",
+        promise: Promise::Atomic,
+        fences: 2,
+        prepare: nothing,
+        operation: |fs| fs.create("/new").map(drop),
+    },
+    Scenario {
+        name: "create in a grown directory",
+        promise: Promise::Atomic,
+        fences: 3,
+        prepare: crowd,
+        operation: |fs| fs.create(format!("/{:x>255}", "")).map(drop),
+    },
+    Scenario {
+        name: "mkdir",
+        promise: Promise::Atomic,
+        fences: 3,
+        prepare: nothing,
+        operation: |fs| fs.create_dir("/new"),
+    },
+    Scenario {
+        name: "mkdir in a directory",
+        promise: Promise::Atomic,
+        fences: 3,
+        prepare: |fs| fs.create_dir("/d"),
+        operation: |fs| fs.create_dir("/d/new"),
+    },
+    Scenario {
+        name: "symlink, short",
+        promise: Promise::Atomic,
+        fences: 3,
+        prepare: nothing,
+        operation: |fs| fs.symlink("target", "/new"),
+    },
+    Scenario {
+        name: "symlink, long",
+        promise: Promise::Atomic,
+        fences: 3,
+        prepare: nothing,
+        operation: |fs| fs.symlink("t".repeat(200), "/new"),
+    },
+    Scenario {
+        name: "link",
+        promise: Promise::Atomic,
+        fences: 3,
+        prepare: |fs| file(fs, "/a", 1),
+        operation: |fs| fs.hard_link("/a", "/new"),
+    },
+    Scenario {
+        name: "unlink, empty",
+        promise: Promise::Atomic,
+        fences: 3,
+        prepare: |fs| fs.create("/a").map(drop),
+        operation: |fs| fs.remove_file("/a"),
+    },
+    Scenario {
+        name: "unlink, contents",
+        promise: Promise::Atomic,
+        fences: 3,
+        prepare: two_files,
+        operation: |fs| fs.remove_file("/a"),
+    },
+    Scenario {
+        name: "unlink, indirect blocks",
+        promise: Promise::Atomic,
+        fences: 3,
+        prepare: |fs| file(fs, "/a", 14),
+        operation: |fs| fs.remove_file("/a"),
+    },
+    Scenario {
+        name: "unlink, one name of two",
+        promise: Promise::Atomic,
+        fences: 3,
+        prepare: |fs| file(fs, "/a", 1).and_then(|()| fs.hard_link("/a", "/b")),
+        operation: |fs| fs.remove_file("/a"),
+    },
+    Scenario {
+        name: "rmdir",
+        promise: Promise::Atomic,
+        fences: 3,
+        prepare: |fs| fs.create_dir("/d"),
+        operation: |fs| fs.remove_dir("/d"),
+    },
+    Scenario {
+        name: "rename, shorter name",
+        promise: Promise::Atomic,
+        fences: 2,
+        prepare: two_files,
+        operation: |fs| fs.rename("/bb", "/c"),
+    },
+    Scenario {
+        name: "rename, longer name",
+        promise: Promise::Atomic,
+        fences: 2,
+        prepare: two_files,
+        operation: |fs| fs.rename("/a", "/a-much-longer-name"),
+    },
+    Scenario {
+        name: "rename a directory",
+        promise: Promise::Atomic,
+        fences: 2,
+        prepare: |fs| fs.create_dir("/d"),
+        operation: |fs| fs.rename("/d", "/e"),
+    },
+    Scenario {
+        name: "rename over a file",
+        promise: Promise::EachName,
+        fences: 9,
+        prepare: two_files,
+        operation: |fs| fs.rename("/a", "/bb"),
+    },
+    Scenario {
+        name: "rename over one name of two",
+        promise: Promise::EachName,
+        fences: 5,
+        prepare: |fs| two_files(fs).and_then(|()| fs.hard_link("/bb", "/other")),
+        operation: |fs| fs.rename("/a", "/bb"),
+    },
+    Scenario {
+        name: "rename to another directory",
+        promise: Promise::EachName,
+        fences: 5,
+        prepare: |fs| two_files(fs).and_then(|()| fs.create_dir("/d")),
+        operation: |fs| fs.rename("/a", "/d/a"),
+    },
+    Scenario {
+        name: "rename over a file in another directory",
+        promise: Promise::EachName,
+        fences: 9,
+        prepare: |fs| {
+            two_files(fs)?;
+            fs.create_dir("/d")?;
+            file(fs, "/d/a", 1)
+        },
+        operation: |fs| fs.rename("/a", "/d/a"),
+    },
+];
+
+/// Operations on contents.
+pub(super) const CONTENTS: &[Scenario] = &[
+    Scenario {
+        name: "append, first block",
+        promise: Promise::Atomic,
+        fences: 4,
+        prepare: |fs| fs.create("/f").map(drop),
+        operation: |fs| append(fs, 100),
+    },
+    Scenario {
+        name: "append inside a block",
+        promise: Promise::Atomic,
+        fences: 3,
+        prepare: |fs| fs.write("/f", [7; 70]),
+        operation: |fs| append(fs, 100),
+    },
+    Scenario {
+        name: "append across blocks",
+        promise: Promise::Atomic,
+        fences: 5,
+        prepare: |fs| file(fs, "/f", 1),
+        operation: |fs| append(fs, 3000),
+    },
+    Scenario {
+        name: "append, first indirect block",
+        promise: Promise::Atomic,
+        fences: 5,
+        prepare: |fs| file(fs, "/f", 11),
+        operation: |fs| append(fs, 5000),
+    },
+    Scenario {
+        name: "fill a hole",
+        promise: Promise::Contents,
+        fences: 3,
+        prepare: |fs| sparse(fs, 4),
+        operation: |fs| write_at(fs, u64::from(fs.geometry().block_size()), 100),
+    },
+    Scenario {
+        name: "fill a hole behind an indirect block",
+        promise: Promise::Contents,
+        fences: 3,
+        prepare: |fs| sparse(fs, 30),
+        operation: |fs| write_at(fs, 20 * u64::from(fs.geometry().block_size()), 100),
+    },
+    Scenario {
+        name: "extend",
+        promise: Promise::Atomic,
+        fences: 3,
+        prepare: |fs| fs.write("/f", [7; 70]),
+        operation: |fs| resize(fs, 70_000),
+    },
+    Scenario {
+        name: "truncate inside a block",
+        promise: Promise::Atomic,
+        fences: 6,
+        prepare: |fs| file(fs, "/f", 2),
+        operation: |fs| resize(fs, 100),
+    },
+    Scenario {
+        name: "truncate to nothing",
+        promise: Promise::Atomic,
+        fences: 6,
+        prepare: |fs| file(fs, "/f", 2),
+        operation: |fs| resize(fs, 0),
+    },
+    Scenario {
+        name: "truncate indirect blocks",
+        promise: Promise::Atomic,
+        fences: 6,
+        prepare: |fs| file(fs, "/f", 14),
+        operation: |fs| resize(fs, 1000),
+    },
+    Scenario {
+        name: "punch",
+        promise: Promise::Contents,
+        fences: 3,
+        prepare: |fs| file(fs, "/f", 14),
+        operation: |fs| {
+            let block = u64::from(fs.geometry().block_size());
+            let file = ext2dax::OpenOptions::new().write(true).open(fs, "/f")?;
+            file.punch_hole(block..13 * block)
+        },
+    },
+];
+
+fn append(fs: &FileSystem, len: usize) -> Result<()> {
+    let file = ext2dax::OpenOptions::new().append(true).open(fs, "/f")?;
+    file.write(vec![9u8; len].as_slice()).map(drop)
+}
+
+fn write_at(fs: &FileSystem, at: u64, len: usize) -> Result<()> {
+    ext2dax::OpenOptions::new()
+        .write(true)
+        .open(fs, "/f")?
+        .write_all_at(&vec![9; len], at)
+}
+
+fn resize(fs: &FileSystem, len: u64) -> Result<()> {
+    ext2dax::OpenOptions::new()
+        .write(true)
+        .open(fs, "/f")?
+        .set_len(len)
+}
+
+/// A file of so many blocks, all of them holes but the last.
+fn sparse(fs: &FileSystem, blocks: u64) -> Result<()> {
+    let block = u64::from(fs.geometry().block_size());
+    fs.create("/f")?;
+    write_at(fs, (blocks - 1) * block, 50)
+}
