@@ -38,6 +38,8 @@ pub use inode::{Attributes, Inode, Map, SetAttributes, Window};
 pub use mount::{FileSystem, StatFs};
 pub use ops::{New, RenameFlags};
 pub use options::{Atime, MountOptions, StatfsStyle};
+#[cfg(all(feature = "std", target_os = "linux"))]
+pub use path::MappedFile;
 pub use path::{
     DirBuilder, DirEntry, File, FileTimes, Metadata, OpenOptions, PathBytes, Permissions, ReadDir,
     SeekFrom,

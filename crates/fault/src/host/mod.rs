@@ -50,6 +50,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use ext2dax_dax::{BlockMap, DaxFile};
+use ext2dax_format::Error;
 
 pub use access::Trap;
 pub use faults::{FaultLoop, Resolver};
@@ -244,8 +245,9 @@ impl HostMmu {
     /// Nothing is mapped yet: the first access of a page is a fault. See [`View::prefault`].
     ///
     /// # Errors
-    /// `InvalidInput` for an empty range or one that does not begin on a page; `OutOfMemory`; what `attach` refuses.
-    pub fn map<M, F>(&self, file: F, range: Range<u64>, access: Access) -> io::Result<View>
+    /// `InvalidArgument` for an empty range or one that does not begin on a page; `NoMemory` without address space or
+    /// mappings, `Io` without descriptors; and as `DaxFile::attach`.
+    pub fn map<M, F>(&self, file: F, range: Range<u64>, access: Access) -> Result<View, Error>
     where
         M: BlockMap + 'static,
         F: Deref<Target = DaxFile<M>> + Send + Sync + 'static,

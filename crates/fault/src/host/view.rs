@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use ext2dax_dax::{BlockMap, DaxFile, LastView, View as Attached, ViewSpec};
+use ext2dax_format::Error;
 
 use super::stats::bump;
 use super::table::Table;
@@ -124,33 +125,27 @@ impl View {
         file: F,
         range: Range<u64>,
         access: Access,
-    ) -> io::Result<View>
+    ) -> Result<View, Error>
     where
         M: BlockMap + 'static,
         F: Deref<Target = DaxFile<M>> + Send + Sync + 'static,
     {
         let page = core.page as u64;
-        let invalid = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         if !range.start.is_multiple_of(page) || range.is_empty() {
-            return invalid("a view begins on a page and is not empty");
+            return Err(Error::InvalidArgument);
         }
         let (first, pages) = (range.start / page, (range.end - range.start).div_ceil(page));
-        let Ok(count) = usize::try_from(pages) else {
-            return invalid("longer than the address space");
-        };
-        let Ok(len) = usize::try_from(range.end - range.start) else {
-            return invalid("longer than the address space");
-        };
-        let table = Arc::new(Table::new(core, first, count, access)?);
-        let attached = file
-            .attach(ViewSpec {
-                table: Arc::<Table>::clone(&table),
-                pages: first..first + pages,
-                writable: access == Access::ReadWrite,
-                shared: true,
-                sync: false,
-            })
-            .map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
+        let count = usize::try_from(pages).map_err(|_| Error::NoMemory)?;
+        let len = usize::try_from(range.end - range.start).map_err(|_| Error::NoMemory)?;
+        let table =
+            Arc::new(Table::new(core, first, count, access).map_err(|error| refusal(&error))?);
+        let attached = file.attach(ViewSpec {
+            table: Arc::<Table>::clone(&table),
+            pages: first..first + pages,
+            writable: access == Access::ReadWrite,
+            shared: true,
+            sync: false,
+        })?;
         let mapped = Arc::new(Mapped {
             core: Arc::clone(core),
             table,
@@ -243,6 +238,14 @@ impl View {
         self.mapped.core.registry().unlist(&self.mapped);
         self.mapped.table.close();
         self.mapped.server.detach()
+    }
+}
+
+/// What making a view can fail of: address space, mappings, descriptors.
+fn refusal(error: &io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::OutOfMemory => Error::NoMemory,
+        _ => Error::Io,
     }
 }
 

@@ -110,7 +110,7 @@ impl File {
         self.open.inode.node()
     }
 
-    fn for_reading(&self) -> Result<&DaxFile<TreeMap>> {
+    pub(crate) fn for_reading(&self) -> Result<&DaxFile<TreeMap>> {
         if self.open.access.read {
             self.contents()
         } else {
@@ -118,7 +118,7 @@ impl File {
         }
     }
 
-    fn for_writing(&self) -> Result<&DaxFile<TreeMap>> {
+    pub(crate) fn for_writing(&self) -> Result<&DaxFile<TreeMap>> {
         if self.open.access.write {
             self.contents()
         } else {

@@ -7,6 +7,7 @@
 //! | `file` | [`File`]: an open file with a cursor |
 //! | `metadata` | [`Metadata`], [`Permissions`], [`FileTimes`] |
 //! | `readdir` | [`ReadDir`], [`DirEntry`] |
+//! | `view` | [`File::map`]: a file as memory in a Linux process |
 //! | `whole` | calls of [`FileSystem`](crate::FileSystem) that take a path |
 //!
 //! Paths are bytes: anything that is [`PathBytes`] will do, and nothing is decoded. A path begins at the root of the
@@ -17,6 +18,8 @@ mod file;
 mod metadata;
 mod options;
 mod readdir;
+#[cfg(all(feature = "std", target_os = "linux"))]
+mod view;
 mod walk;
 mod whole;
 
@@ -30,6 +33,8 @@ pub use file::{File, SeekFrom};
 pub use metadata::{FileTimes, Metadata, Permissions};
 pub use options::OpenOptions;
 pub use readdir::{DirEntry, ReadDir};
+#[cfg(all(feature = "std", target_os = "linux"))]
+pub use view::MappedFile;
 pub use whole::DirBuilder;
 
 /// A new file of the owner that the mount was given.
