@@ -48,6 +48,15 @@ pub struct Allocated {
     pub new: bool,
 }
 
+/// The answer of [`BlockMap::fill_hole`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Filled {
+    /// In blocks, at least one and at most what was asked for.
+    pub len: u64,
+    /// Whether the next store of [`BlockMap::commit_size`] cannot overtake the pointers even without a fence.
+    pub ordered: bool,
+}
+
 /// The block tree of one file, as the address space needs it. Blocks are counted in [`BlockMap::block_bits`], and offsets
 /// are bytes of the region.
 ///
@@ -78,7 +87,29 @@ pub trait BlockMap: Send + Sync {
     /// `NoSpace`, `Corrupt`, `Io`: nothing that can be reached has changed.
     fn allocate(&self, at: u64, max: u64) -> Result<Allocated, Error>;
 
-    /// Clears the pointers of `blocks` (an end of `u64::MAX`: to the end of the file), highest first, and fences.
+    /// Fills a hole with blocks that are written before anything leads to them: takes a run for at most `max` blocks of
+    /// the hole at `at`, has `fill(offset, length)` write all of it (in bytes; flushed, not fenced), and links it in.
+    ///
+    /// `fill` answers which bytes of the run, counted from its start, must reach the file; an empty range: none did, and
+    /// the blocks are given back. It runs with no lock of the map held and may touch user memory. If somebody else has
+    /// filled the hole meanwhile, those bytes are copied to his blocks.
+    ///
+    /// What `fill` wrote is durable on return, the pointers are after the next fence. `None`: the map cannot do it here,
+    /// use [`BlockMap::allocate`].
+    ///
+    /// # Errors
+    /// `NoSpace`, `Corrupt`, `Io`: nothing that can be reached has changed, and `fill` has not run.
+    fn fill_hole(
+        &self,
+        _at: u64,
+        _max: u64,
+        _fill: &mut dyn FnMut(u64, u64) -> Range<u64>,
+    ) -> Result<Option<Filled>, Error> {
+        Ok(None)
+    }
+
+    /// Clears the pointers of `blocks` (an end of `u64::MAX`: to the end of the file), highest first, and fences if
+    /// there were any.
     ///
     /// # Errors
     /// `Corrupt` or `Io`: some of the pointers, the highest, may be gone; their blocks leak until fsck.

@@ -48,7 +48,7 @@ mod view;
 mod write;
 mod writeback;
 
-pub use blockmap::{Allocated, BlockMap, Extent};
+pub use blockmap::{Allocated, BlockMap, Extent, Filled};
 pub use entry::{Kind, Word};
 pub use file::DaxFile;
 pub use gates::{Frozen, Gates};

@@ -50,10 +50,10 @@ impl<M: BlockMap> DaxFile<M> {
         } else {
             self.zero_media(bytes.start..first)?;
             self.zero_media(last..bytes.end)?;
-            self.pmem.fence();
             let detached = self
                 .map
                 .detach(first >> self.block_bits..last >> self.block_bits)?;
+            self.fence_if_empty(&detached);
             if mutant("punch waits for pins holding INVALIDATE") {
                 self.pins.wait_for_none();
             }

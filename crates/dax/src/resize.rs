@@ -61,10 +61,11 @@ impl<M: BlockMap> DaxFile<M> {
     /// T6 to T8.
     fn cut_off(&self, to: u64) -> Result<(), Error> {
         self.zero_media(to..self.block_end(to))?;
-        self.pmem.fence();
         let detached = self
             .map
             .detach(self.block_end(to) >> self.block_bits..u64::MAX)?;
+        // One fence for both: neither zeroes nor pointers may be missing once the truncation counts as finished.
+        self.fence_if_empty(&detached);
         self.release(detached);
         Ok(())
     }
@@ -85,8 +86,11 @@ impl<M: BlockMap> DaxFile<M> {
                 space.unmap(space.pages_of(unit..unit + 1), false);
             }
             if !mutant("tail not zeroed by an extension") {
-                self.zero_media(from..tail_end.min(written.max(from)))?;
-                self.pmem.fence();
+                let stale = from..tail_end.min(written.max(from));
+                if !stale.is_empty() {
+                    self.zero_media(stale)?;
+                    self.pmem.fence();
+                }
             }
         }
         // E4: blocks between the old end and the first new byte are residue of a crash.
@@ -96,6 +100,15 @@ impl<M: BlockMap> DaxFile<M> {
         self.set_size(to);
         space.resized(to);
         Ok(())
+    }
+
+    /// Detaching fences only if it cleared something.
+    pub(crate) fn fence_if_empty(&self, detached: &M::Detached) {
+        let mut empty = true;
+        self.map.runs(detached, &mut |_, _| empty = false);
+        if empty {
+            self.pmem.fence();
+        }
     }
 
     /// Detaches blocks that lie wholly in the bytes `from..to`, both past the end of the file.

@@ -14,7 +14,7 @@ use ext2dax_pmem::Pmem;
 use ext2dax_sync::atomic::{AtomicU64, Ordering};
 use ext2dax_sync::{Mutex, mutant, rank};
 
-use crate::blockmap::{Allocated, BlockMap, Extent};
+use crate::blockmap::{Allocated, BlockMap, Extent, Filled};
 
 /// Who has a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -277,6 +277,46 @@ impl BlockMap for VecMap {
         })
     }
 
+    fn fill_hole(
+        &self,
+        at: u64,
+        max: u64,
+        fill: &mut dyn FnMut(u64, u64) -> Range<u64>,
+    ) -> Result<Option<Filled>, Error> {
+        let bits = self.store.block_bits;
+        let (first, len) = {
+            let _tree = self.tree.lock();
+            let Extent::Hole { len } = self.extent(at, max) else {
+                return Ok(None);
+            };
+            self.store.take(Owner::File(self.me), len)?
+        };
+        let kept = fill(first << bits, len << bits);
+        self.store.pmem.fence();
+        let _tree = self.tree.lock();
+        self.store.point();
+        for block in 0..len {
+            let (ours, bytes) = (first + block, block << bits..(block + 1) << bits);
+            let kept = kept.start.max(bytes.start)..kept.end.min(bytes.end);
+            match self.extent(at + block, 1) {
+                Extent::Hole { .. } if !kept.is_empty() => {
+                    self.publish(at + block, ours, 1);
+                    continue;
+                }
+                Extent::Data { off, .. } if !kept.is_empty() => {
+                    let within = kept.start - bytes.start;
+                    let pmem = &self.store.pmem;
+                    pmem.copy_within((ours << bits) + within, off + within, kept.end - kept.start);
+                    pmem.flush(off + within, kept.end - kept.start);
+                    pmem.fence();
+                }
+                _ => {}
+            }
+            self.store.give(ours, Owner::Free);
+        }
+        Ok(Some(Filled { len, ordered: true }))
+    }
+
     fn detach(&self, range: Range<u64>) -> Result<Vec<u64>, Error> {
         let _tree = self.tree.lock();
         let mut blocks = self.blocks();
@@ -285,6 +325,9 @@ impl BlockMap for VecMap {
             .rev()
             .map(|(at, block)| (*at, *block))
             .collect();
+        if !gone.is_empty() {
+            self.store.pmem.fence();
+        }
         for (at, block) in &gone {
             blocks.remove(at);
             self.store.give(*block, Owner::Detached(self.me));

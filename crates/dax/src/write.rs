@@ -1,8 +1,11 @@
 //! Writing: from the caller's memory to the medium, steps W1 to W3. (W0 and W4, gate and INODE, are the caller's.)
 //!
-//! Blocks are allocated, zeroed and published first, then the bytes are copied with nothing held that a fault needs, then
-//! the size rises. So a fault on the source, even on the very page that is written, finds its way; a reader never sees
-//! anything but old bytes, zeroes of a hole, or new bytes; and a crash leaves blocks past the end at worst.
+//! Into a hole: blocks are taken, filled and only then linked in. Elsewhere: the bytes are copied in place. Both with
+//! nothing held that a fault needs; then the size rises. So a fault on the source, even on the very page that is written,
+//! finds its way; a reader never sees anything but old bytes, zeroes of a hole, or new bytes; and a crash leaves blocks
+//! past the end at worst.
+
+use core::ops::Range;
 
 use ext2dax_format::Error;
 use ext2dax_pmem::UserSlice;
@@ -14,6 +17,24 @@ use crate::read::usize_of;
 
 /// Blocks taken for one copy: bounds what a short copy has to give back, and how long new zeroes stay in the cache.
 const CHUNK: u64 = 1 << 20;
+
+/// What became of one run.
+struct Written {
+    copied: u64,
+    /// The caller's memory ended early.
+    short: bool,
+    /// Where the blocks that it may have taken end, in bytes of the file.
+    end: u64,
+    /// Whether the size may be stored behind them, and behind all runs before, without a fence.
+    ordered: bool,
+}
+
+/// The first `len` bytes, taken off.
+fn take<'a>(from: &mut UserSlice<'a>, len: u64) -> UserSlice<'a> {
+    let (now, later) = from.split_at(usize_of(len));
+    *from = later;
+    now
+}
 
 impl<M: BlockMap> DaxFile<M> {
     /// Copies the caller's memory to `pos` and on, and makes it durable (for a page cache below: notes it for `sync`).
@@ -43,31 +64,33 @@ impl<M: BlockMap> DaxFile<M> {
         self.map.touch();
         let mut done = 0;
         let mut taken_to = pos;
+        let mut ordered = true;
         let mut outcome = Ok(());
         while done < len {
-            let at = pos + done;
-            let (off, wanted) = match self.run_for_write(at, (len - done).min(CHUNK), old_size) {
-                Ok(run) => run,
+            match self.write_run(pos + done, (len - done).min(CHUNK), &mut from, old_size) {
+                Ok(run) => {
+                    done += run.copied;
+                    taken_to = self.block_end(pos + done).max(run.end);
+                    ordered = run.ordered;
+                    if run.short {
+                        outcome = Err(Error::BadAddress);
+                        break;
+                    }
+                }
                 Err(error) => {
                     outcome = Err(error);
                     break;
                 }
-            };
-            taken_to = self.block_end(at + wanted);
-            let (part, rest) = from.split_at(usize_of(wanted));
-            from = rest;
-            let copied = self.copy_in(at, off, part);
-            done += copied;
-            if copied < wanted {
-                outcome = Err(Error::BadAddress);
-                break;
             }
         }
-        self.pmem.fence();
         self.note_unsynced(pos..pos + done);
         let end = pos + done;
-        // W2. The size covers what was copied, and no more.
-        let grown = if done > 0 && end > old_size {
+        // W2. The size covers what was copied, and no more. Its store is fenced, and so is all before it.
+        let grows = done > 0 && end > old_size;
+        if !(grows && ordered) {
+            self.pmem.fence();
+        }
+        let grown = if grows {
             self.grow(old_size, end, pos)
         } else {
             Ok(())
@@ -83,8 +106,14 @@ impl<M: BlockMap> DaxFile<M> {
         }
     }
 
-    /// W1a, W1b: the medium behind the bytes from `at` on, allocated if need be: its offset and how many bytes.
-    fn run_for_write(&self, at: u64, len: u64, old_size: u64) -> Result<(u64, u64), Error> {
+    /// W1 for one run: as many bytes from `at` on as lie together, at most `len`.
+    fn write_run(
+        &self,
+        at: u64,
+        len: u64,
+        from: &mut UserSlice<'_>,
+        old_size: u64,
+    ) -> Result<Written, Error> {
         let within = at & self.block_mask();
         let block = at >> self.block_bits;
         let blocks = (within + len).div_ceil(1 << self.block_bits);
@@ -94,7 +123,12 @@ impl<M: BlockMap> DaxFile<M> {
                 len,
                 new: false,
             },
-            Extent::Hole { len } => self.map.allocate(block, len.min(blocks))?,
+            Extent::Hole { len: hole } => {
+                if let Some(written) = self.write_hole(at, len, hole.min(blocks), from)? {
+                    return Ok(written);
+                }
+                self.map.allocate(block, hole.min(blocks))?
+            }
         };
         let bytes = run.len << self.block_bits;
         if !run.new && block << self.block_bits >= self.block_end(old_size) {
@@ -103,14 +137,56 @@ impl<M: BlockMap> DaxFile<M> {
             self.pmem.fence();
         }
         self.drop_zero_pages(block..block + run.len);
-        Ok((run.off + within, (bytes - within).min(len)))
+        let wanted = (bytes - within).min(len);
+        let copied = self.copy_in(at, run.off + within, take(from, wanted));
+        Ok(Written {
+            copied,
+            short: copied < wanted,
+            end: (block << self.block_bits) + bytes,
+            ordered: false,
+        })
+    }
+
+    /// The same for a hole of `hole` blocks, if the map can fill blocks before it links them in.
+    fn write_hole(
+        &self,
+        at: u64,
+        len: u64,
+        hole: u64,
+        from: &mut UserSlice<'_>,
+    ) -> Result<Option<Written>, Error> {
+        let within = at & self.block_mask();
+        let block = at >> self.block_bits;
+        let mut copied = 0;
+        let mut wanted = 0;
+        let filled = self.map.fill_hole(block, hole, &mut |off, bytes| {
+            wanted = (bytes - within).min(len);
+            copied = self.copy_in(at, off + within, take(from, wanted));
+            if copied > 0 {
+                self.pmem.zero_flushed(off, within);
+                let end = within + copied;
+                self.pmem.zero_flushed(off + end, bytes - end);
+            }
+            within..within + copied
+        })?;
+        let Some(filled) = filled else {
+            return Ok(None);
+        };
+        self.drop_zero_pages(block..block + filled.len);
+        let end = (block + filled.len) << self.block_bits;
+        Ok(Some(Written {
+            copied,
+            short: copied < wanted,
+            end,
+            ordered: filled.ordered,
+        }))
     }
 
     /// The blocks have just got, or are just getting, their place on the medium: no view may go on showing zeroes there.
     ///
     /// Also waits for a fault that has published one of the blocks and not yet taken the zero page away, so that who
     /// loads after the write has returned sees it.
-    pub(crate) fn drop_zero_pages(&self, blocks: core::ops::Range<u64>) {
+    pub(crate) fn drop_zero_pages(&self, blocks: Range<u64>) {
         use crate::entry::Kind;
         /// Entries owned at once, for one shoot-down.
         const BATCH: usize = 16;
@@ -172,7 +248,7 @@ impl<M: BlockMap> DaxFile<M> {
     /// # Errors
     /// `NotSupported`: the range leaves the file (blocks past the end are no clean state of the image). `NoSpace`: some
     /// of the holes may have been filled. `Corrupt`, `Io`, `ReadOnlyFs`.
-    pub fn allocate_range(&self, bytes: core::ops::Range<u64>) -> Result<(), Error> {
+    pub fn allocate_range(&self, bytes: Range<u64>) -> Result<(), Error> {
         self.map.writable()?;
         if bytes.end > self.size() {
             return Err(Error::NotSupported);

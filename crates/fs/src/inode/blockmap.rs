@@ -16,7 +16,7 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::ops::Range;
 
-use ext2dax_dax::{Allocated, BlockMap, Extent};
+use ext2dax_dax::{Allocated, BlockMap, Extent, Filled};
 use ext2dax_format::{CorruptKind, Error, FileBlock, Result, RoCompat, Run};
 use ext2dax_getblock::{Detached, Hints, Intent, Mapping};
 use ext2dax_sync::{Mutex, rank};
@@ -198,6 +198,33 @@ impl TreeMap {
         Ok(())
     }
 
+    fn hints(&self) -> Hints {
+        Hints {
+            goal: None,
+            privileged: is_privileged(self.record.core()),
+        }
+    }
+
+    /// A fault has filled part of a hole while bytes for it were written elsewhere: they are copied over what it left.
+    /// `bytes` counts from the medium's `from`, which stands for file block `at`.
+    fn overlay(&self, at: u64, from: u64, bytes: Range<u64>) -> Result<()> {
+        let bits = self.block_bits();
+        let pmem = self.record.pmem();
+        let mut done = bytes.start;
+        while done < bytes.end {
+            let block = done >> bits;
+            let left = ((bytes.end - 1) >> bits) + 1 - block;
+            let run = self.allocate(at + block, left)?;
+            let within = done - (block << bits);
+            let len = ((run.len << bits) - within).min(bytes.end - done);
+            pmem.copy_within(from + done, run.off + within, len);
+            pmem.flush(run.off + within, len);
+            done += len;
+        }
+        pmem.fence();
+        Ok(())
+    }
+
     fn extent_of(&self, run: Run) -> (u64, u64) {
         (
             self.record.core().geometry.offset(run.start),
@@ -252,10 +279,7 @@ impl BlockMap for TreeMap {
     fn allocate(&self, at: u64, max: u64) -> Result<Allocated> {
         let tree = self.record.tree();
         let mut guard = tree.lock();
-        let intent = Intent::Allocate(Hints {
-            goal: None,
-            privileged: is_privileged(self.record.core()),
-        });
+        let intent = Intent::Allocate(self.hints());
         let (run, new) =
             match tree.get_blocks(&mut guard, file_block(at), block_count(max), intent)? {
                 Mapping::New(run) => (run, true),
@@ -264,6 +288,37 @@ impl BlockMap for TreeMap {
             };
         let (off, len) = self.extent_of(run);
         Ok(Allocated { off, len, new })
+    }
+
+    fn fill_hole(
+        &self,
+        at: u64,
+        max: u64,
+        fill: &mut dyn FnMut(u64, u64) -> Range<u64>,
+    ) -> Result<Option<Filled>> {
+        let tree = self.record.tree();
+        let prepared = tree.prepare(
+            &mut tree.lock(),
+            file_block(at),
+            block_count(max),
+            self.hints(),
+        );
+        let branch = match prepared {
+            Err(Error::AlreadyExists) => return Ok(None),
+            branch => branch?,
+        };
+        let (off, len) = self.extent_of(branch.data());
+        let kept = fill(off, len << self.block_bits());
+        // In the first line the size, which is stored there later, cannot overtake the pointers.
+        let ordered = branch.in_first_line();
+        if !kept.is_empty() {
+            self.record.pmem().fence();
+            let refused = tree.splice_if_vacant(&mut tree.lock(), branch);
+            if let Some(_branch) = refused {
+                self.overlay(at, off, kept)?;
+            }
+        }
+        Ok(Some(Filled { len, ordered }))
     }
 
     fn detach(&self, blocks: Range<u64>) -> Result<Detached> {

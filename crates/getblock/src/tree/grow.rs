@@ -343,6 +343,24 @@ impl BlockTree {
         self.store_branch(&mut branch);
     }
 
+    /// The same for a branch that was prepared before the guard was last given away: somebody else may have used the
+    /// slots that it is meant for, and then nothing is published and it comes back.
+    #[must_use = "a branch that comes back was not spliced"]
+    pub fn splice_if_vacant<'t>(
+        &'t self,
+        guard: &mut TreeGuard<'_>,
+        branch: Branch<'t>,
+    ) -> Option<Branch<'t>> {
+        let vacant = |link: &Link| {
+            (0..link.count).all(|index| self.pointer(link.slot.index(u64::from(index))) == 0)
+        };
+        if !branch.links.iter().flatten().all(vacant) {
+            return Some(branch);
+        }
+        self.splice(guard, branch);
+        None
+    }
+
     pub(super) fn store_branch(&self, branch: &mut Branch<'_>) {
         branch.spliced = true;
         // PUBLISH: each store turns a hole into blocks that are durable and zero (or written); a subset of them reads
