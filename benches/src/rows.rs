@@ -8,7 +8,7 @@ use ext2dax::{FileSystem, OpenOptions};
 
 use crate::ours::{self, Image};
 use crate::peers::{Directory, PAGE, RawPages, filled_file, name};
-use crate::sample::{Contender, Numbers, medians, per_op};
+use crate::sample::{Contender, Numbers, medians, per_op, per_op_elapsed};
 use crate::table::Row;
 
 /// Bytes of the file that is read and written at random: larger than any cache in front of memory.
@@ -349,20 +349,22 @@ pub fn threads(image: &Image, _base: &Path, rounds: usize) -> Result<Vec<Row>> {
         rounds,
         vec![
             Contender::new("two threads", || {
-                per_op(2 * ACCESSES, || {
+                per_op_elapsed(2 * ACCESSES, || {
                     both(&|| overwrite(&files[0]), &|| overwrite(&files[1]))
                 })
             }),
-            Contender::new("one thread", || per_op(ACCESSES, || overwrite(&files[0]))),
+            Contender::new("one thread", || {
+                per_op_elapsed(ACCESSES, || overwrite(&files[0]))
+            }),
         ],
     );
     let appends = medians(
         rounds,
         vec![
             Contender::new("two threads", || {
-                per_op(4_000, || both(&|| append("/a"), &|| append("/b")))
+                per_op_elapsed(4_000, || both(&|| append("/a"), &|| append("/b")))
             }),
-            Contender::new("one thread", || per_op(2_000, || append("/a"))),
+            Contender::new("one thread", || per_op_elapsed(2_000, || append("/a"))),
         ],
     );
     Ok(vec![

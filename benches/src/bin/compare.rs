@@ -1,7 +1,7 @@
 //! `compare`: ext2dax beside raw memory and the kernel's drivers, all in one run.
 //!
 //! ```text
-//! compare [--json] [--rounds N] [--quick]
+//! compare [--json] [--rounds N] [--quick] [--no-kernel] [--only data|names|stat|threads|faults]
 //! ```
 //! Everything lies on tmpfs, so that no device is measured. Figures are medians of interleaved rounds; a peer that is
 //! missing is named and asks for nothing.
@@ -20,6 +20,8 @@ struct Arguments {
     json: bool,
     rounds: usize,
     quick: bool,
+    kernel: bool,
+    only: Option<String>,
 }
 
 fn arguments() -> Result<Arguments> {
@@ -27,6 +29,8 @@ fn arguments() -> Result<Arguments> {
         json: false,
         rounds: 9,
         quick: false,
+        kernel: true,
+        only: None,
     };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
@@ -37,7 +41,11 @@ fn arguments() -> Result<Arguments> {
                 let count = words.next().context("--rounds needs a number")?;
                 found.rounds = count.parse().with_context(|| format!("--rounds {count}"))?;
             }
-            other => bail!("unknown argument {other}; there are --json, --rounds N and --quick"),
+            "--no-kernel" => found.kernel = false,
+            "--only" => found.only = Some(words.next().context("--only needs a group of rows")?),
+            other => bail!(
+                "unknown argument {other}; there are --json, --rounds N, --quick, --no-kernel and --only GROUP"
+            ),
         }
     }
     Ok(found)
@@ -52,13 +60,16 @@ fn main() -> Result<()> {
         } else {
             "/tmp"
         })?;
-    let kernel = LoopMount::new(base.path(), 1024, 150_000);
+    let kernel = arguments
+        .kernel
+        .then(|| LoopMount::new(base.path(), 1024, 150_000));
     let kernel = match &kernel {
-        Ok(mount) => Some(mount.dir()),
-        Err(error) => {
+        Some(Ok(mount)) => Some(mount.dir()),
+        Some(Err(error)) => {
             eprintln!("missing: the kernel's ext2 on a loop mount ({error:#})");
             None
         }
+        None => None,
     };
     let print = |row: Row| {
         if arguments.json {
@@ -71,21 +82,37 @@ fn main() -> Result<()> {
     let files = if arguments.quick { 2_000 } else { 20_000 };
 
     let image = ours::Image::new(base.path(), 1024, 150_000)?;
-    data(&image, base.path(), kernel, rounds)?
-        .into_iter()
-        .for_each(print);
-    names(&image, base.path(), kernel, rounds, files)?
-        .into_iter()
-        .for_each(print);
-    let most = if arguments.quick { 10_000 } else { 100_000 };
-    flat_stat(&image, base.path(), kernel, rounds, most)?
-        .into_iter()
-        .for_each(print);
-    threads(&image, base.path(), rounds)?
-        .into_iter()
-        .for_each(print);
-    first_touch(&image, base.path(), rounds)?
-        .into_iter()
-        .for_each(print);
+    let wanted = |group: &str| arguments.only.as_deref().is_none_or(|only| only == group);
+    if !arguments.json {
+        println!(
+            "on-CPU time of one operation, medians of {rounds} interleaved rounds; threads by the clock on the wall"
+        );
+    }
+    if wanted("data") {
+        data(&image, base.path(), kernel, rounds)?
+            .into_iter()
+            .for_each(print);
+    }
+    if wanted("names") {
+        names(&image, base.path(), kernel, rounds, files)?
+            .into_iter()
+            .for_each(print);
+    }
+    if wanted("stat") {
+        let most = if arguments.quick { 10_000 } else { 100_000 };
+        flat_stat(&image, base.path(), kernel, rounds, most)?
+            .into_iter()
+            .for_each(print);
+    }
+    if wanted("threads") {
+        threads(&image, base.path(), rounds)?
+            .into_iter()
+            .for_each(print);
+    }
+    if wanted("faults") {
+        first_touch(&image, base.path(), rounds)?
+            .into_iter()
+            .for_each(print);
+    }
     image.finish()
 }
