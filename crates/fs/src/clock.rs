@@ -14,12 +14,24 @@ pub trait Clock: Send + Sync {
     fn now(&self) -> Timestamp;
 }
 
-/// The clock of the host.
+/// The clock of the host. On Linux the coarse one, as the kernel's own file systems use: it moves with the timer tick,
+/// and reading it costs a fifth of the exact one.
 #[cfg(feature = "std")]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
-#[cfg(feature = "std")]
+#[cfg(all(feature = "std", target_os = "linux"))]
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+        Timestamp {
+            secs: now.tv_sec,
+            nanos: u32::try_from(now.tv_nsec).unwrap_or(0),
+        }
+    }
+}
+
+#[cfg(all(feature = "std", not(target_os = "linux")))]
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         use std::time::{SystemTime, UNIX_EPOCH};

@@ -56,7 +56,12 @@ fn tree(fs: &FileSystem, dir: &[u8], out: &mut String) {
         )
         .unwrap();
         if meta.is_symlink() {
-            write!(out, " -> {}", fs.read_link(&path[..]).unwrap().escape_ascii()).unwrap();
+            write!(
+                out,
+                " -> {}",
+                fs.read_link(&path[..]).unwrap().escape_ascii()
+            )
+            .unwrap();
         } else if meta.is_file() {
             match fs.read(&path[..]) {
                 Ok(bytes) => write!(out, " crc32 {:08x}", crc32fast::hash(&bytes)).unwrap(),
@@ -100,14 +105,23 @@ fn fixtures_read_and_check_as_expected() {
             fs::write(&expect, &found).unwrap();
         }
         let expected = fs::read_to_string(&expect).unwrap();
-        assert_eq!(found, expected, "{}: EXT2DAX_UPDATE=1 writes it anew", case.display());
+        assert_eq!(
+            found,
+            expected,
+            "{}: EXT2DAX_UPDATE=1 writes it anew",
+            case.display()
+        );
         judge(&image, &case, &found);
     }
 }
 
 /// e2fsck must agree about clean or not.
 fn judge(image: &Path, case: &Path, found: &str) {
-    let Ok(output) = std::process::Command::new("e2fsck").arg("-fn").arg(image).output() else {
+    let Ok(output) = std::process::Command::new("e2fsck")
+        .arg("-fn")
+        .arg(image)
+        .output()
+    else {
         assert!(std::env::var_os("CI").is_none(), "e2fsck is missing");
         println!("skipped: e2fsck is missing");
         return;

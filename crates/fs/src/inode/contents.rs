@@ -108,8 +108,7 @@ impl Node {
         if src.is_empty() {
             return Ok((pos, 0));
         }
-        // The times ride on the fence of the data.
-        self.record().touch_modified();
+        // The times are set inside, and ride on the fence of the data.
         let done = file.write_at(pos, src)?;
         Ok((pos, done))
     }

@@ -420,11 +420,32 @@ impl Record {
     /// Modification and change time := now.
     pub(crate) fn touch_modified(&self) {
         let now = self.core.now();
+        if self.modified_at(now) {
+            return;
+        }
         self.set_times(TimeChange {
             access: None,
             modify: Some(now),
             change: Some(now),
         });
+    }
+
+    /// Whether both times show just this moment: the clock ticks a few hundred times a second, writes come by the
+    /// million.
+    fn modified_at(&self, time: Timestamp) -> bool {
+        let extra = self.extra();
+        let extra = extra.as_ref();
+        let shows = |seconds: Off<U32>, extra: Option<Off<U32>>| {
+            let (low, high) = time.encode(extra.is_some());
+            self.load32(seconds) == low && extra.is_none_or(|at| self.load32(at) == high)
+        };
+        shows(
+            field!(self.at, RawInode, i_mtime),
+            extra.and_then(Extra::modify),
+        ) && shows(
+            field!(self.at, RawInode, i_ctime),
+            extra.and_then(Extra::change),
+        )
     }
 
     /// Change time := now.

@@ -23,7 +23,10 @@ pub struct MappedFile {
 
 impl fmt::Debug for MappedFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MappedFile").field("inode", &self.inode).field("view", &self.view).finish()
+        f.debug_struct("MappedFile")
+            .field("inode", &self.inode)
+            .field("view", &self.view)
+            .finish()
     }
 }
 
@@ -44,7 +47,11 @@ impl File {
         let inode = self.inode();
         let file = inode.check_mappable(access == Access::ReadWrite)?;
         let view = mmu.map(Arc::clone(&file), range, access)?;
-        Ok(MappedFile { view: Some(view), file, inode: inode.clone() })
+        Ok(MappedFile {
+            view: Some(view),
+            file,
+            inode: inode.clone(),
+        })
     }
 }
 
