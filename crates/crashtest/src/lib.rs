@@ -3,6 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`crash`] | every state that a crash can leave, from a recorder's log |
+//! | [`hostile`] | images with bad numbers, and everything that is done with them |
 //! | [`judge`] | e2fsck, debugfs, our fsck: verdicts on an image |
 //! | [`kernel`] | an image mounted by the kernel |
 //! | [`tree`] | a whole file system in memory, read through any of the three, and the differences of two |
@@ -11,6 +12,7 @@
 
 pub mod crash;
 pub mod drive;
+pub mod hostile;
 pub mod judge;
 pub mod kernel;
 pub mod model;

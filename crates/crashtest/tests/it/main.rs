@@ -2,6 +2,7 @@
 
 mod crash;
 mod fixtures;
+mod hostile;
 mod interop_model;
 mod interop_read;
 mod scratch;
