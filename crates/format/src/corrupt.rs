@@ -118,6 +118,11 @@ corrupt_kinds! {
     InodeContents { inode: u32, flags: u32 } = "inode {inode}: flags {flags:#010x} make its contents unreadable here";
     /// Directories are whole blocks.
     DirectorySize { inode: u32, size: u64 } = "directory {inode}: size {size} is not a multiple of the block size";
+    /// The inode bitmap calls an inode free that has a link count.
+    InodeMarkedFree { inode: u32 } = "inode {inode} has links and is marked free";
+    /// A directory's tree goes on behind its size, where a new block was to go.
+    DirectoryPastEnd { inode: u32, file_block: u32 } =
+        "directory {inode}: file block {file_block} lies behind its size and is mapped";
     /// Directories have no holes.
     DirectoryHole { inode: u32, file_block: u32 } = "directory {inode}: file block {file_block} is a hole";
     /// Empty, or longer than a block.

@@ -2,7 +2,7 @@
 
 use core::sync::atomic::Ordering;
 
-use ext2dax_format::{Error, Geometry, GroupNr, Ino, RawInode, Result};
+use ext2dax_format::{CorruptKind, Error, Geometry, GroupNr, Ino, RawInode, Result};
 use ext2dax_pmem::{Off, field};
 
 use crate::groups::Kind;
@@ -68,7 +68,8 @@ impl Volume {
     /// Takes an inode number: bit set and flushed, durable with the next fence.
     ///
     /// # Errors
-    /// [`Error::NoInodes`]; `Corrupt` if the number's group is damaged. Nothing has changed.
+    /// [`Error::NoInodes`]; `Corrupt` if the number's group is damaged, or if the inode is alive although the bitmap
+    /// called it free: its bit is set then, and nothing else has changed.
     pub fn allocate_inode(&self, placement: Placement) -> Result<Tentative> {
         let (first, directory) = match placement {
             Placement::Directory { parent, top } => (self.group_for_directory(parent, top), true),
@@ -78,6 +79,9 @@ impl Volume {
             .first_free_inode(first, directory)
             .ok_or(Error::NoInodes)?;
         let at = self.inode_offset(ino)?;
+        if self.pmem().load(field!(at, RawInode, i_links_count)).get() != 0 {
+            return Err(CorruptKind::InodeMarkedFree { inode: ino.get() }.into());
+        }
         let last = self.pmem().load(field!(at, RawInode, i_generation)).get();
         Ok(Tentative {
             ino,

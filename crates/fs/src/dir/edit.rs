@@ -6,7 +6,7 @@
 use alloc::vec::Vec;
 
 use ext2dax_format::dirent::{MIN_LEN, encode_len, needed_len};
-use ext2dax_format::{Error, FileBlock, FileType, Geometry, Ino, Result};
+use ext2dax_format::{CorruptKind, Error, FileBlock, FileType, Geometry, Ino, Result};
 use ext2dax_getblock::{Branch, Hints};
 use zerocopy::little_endian::{U16, U32};
 
@@ -136,6 +136,18 @@ impl<'a> Dir<'a> {
         }
     }
 
+    /// A block where the directory's size says that there is none is damage, not a name that is taken.
+    pub(super) fn mapped_past_end(&self, error: Error, file_block: u32) -> Error {
+        match error {
+            Error::AlreadyExists => CorruptKind::DirectoryPastEnd {
+                inode: self.node.ino().get(),
+                file_block,
+            }
+            .into(),
+            other => other,
+        }
+    }
+
     fn stage_block(&self, name: &[u8], ino: u32, kind: u8) -> Result<Staged<'a>> {
         let core = self.core;
         let index = self.index();
@@ -149,7 +161,9 @@ impl<'a> Dir<'a> {
             goal: None,
             privileged: self.core.is_privileged(),
         };
-        let branch = tree.prepare(&mut tree.lock(), FileBlock(block), 1, hints)?;
+        let branch = tree
+            .prepare(&mut tree.lock(), FileBlock(block), 1, hints)
+            .map_err(|error| self.mapped_past_end(error, block))?;
         let header = Header {
             ino,
             rec_len: block_size,

@@ -84,7 +84,9 @@ impl Dir<'_> {
             goal: None,
             privileged: self.core.is_privileged(),
         };
-        let branch = tree.prepare(&mut tree.lock(), FileBlock(block), 1, hints)?;
+        let branch = tree
+            .prepare(&mut tree.lock(), FileBlock(block), 1, hints)
+            .map_err(|error| self.mapped_past_end(error, block))?;
         self.core
             .pmem
             .write(branch.data_offset(), &cut_bytes(block_size, block, kind));
