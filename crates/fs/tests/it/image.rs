@@ -91,6 +91,14 @@ impl Image {
         Some(Self { path, _dir: dir })
     }
 
+    /// A copy of the image as it is now: what a crash at this moment leaves.
+    pub(crate) fn copy(&self) -> Self {
+        let dir = scratch();
+        let path = dir.path().join("image");
+        std::fs::copy(&self.path, &path).expect("a copy of the image");
+        Self { path, _dir: dir }
+    }
+
     pub(crate) fn name(&self) -> &str {
         self.path.to_str().expect("an ASCII path")
     }

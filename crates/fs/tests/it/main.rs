@@ -5,3 +5,4 @@ mod image;
 mod kernel;
 mod names;
 mod random;
+mod state;
