@@ -1,5 +1,6 @@
 //! Integration tests: whole file systems on images of every shape, judged by e2fsprogs and by the kernel.
 
+mod damage;
 mod fences;
 mod image;
 mod kernel;
