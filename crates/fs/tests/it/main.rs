@@ -7,3 +7,4 @@ mod kernel;
 mod names;
 mod random;
 mod state;
+mod threads;
