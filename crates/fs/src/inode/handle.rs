@@ -46,6 +46,10 @@ impl Inode {
         })
     }
 
+    pub(crate) fn from_handle(handle: Handle) -> Self {
+        Self { handle }
+    }
+
     pub(crate) fn node(&self) -> &Arc<Node> {
         self.handle.node()
     }
@@ -124,8 +128,7 @@ impl Inode {
     /// # Errors
     /// `NotADirectory`, `NotFound`, `NameTooLong`, `Corrupt`.
     pub fn lookup(&self, name: &[u8]) -> Result<Self> {
-        let node = ops::lookup(self.mount(), self.node(), name)?;
-        Self::open(self.mount(), &node)
+        ops::open(self.mount(), self.node(), name).map(Self::from_handle)
     }
 
     /// Makes an empty regular file.
@@ -134,8 +137,7 @@ impl Inode {
     /// `AlreadyExists`, `NotADirectory`, `InvalidName`, `NameTooLong`, `NoInodes`, `NoSpace`, `ReadOnlyFs`,
     /// `NotPermitted` by a flag of the directory. Nothing has changed then; so for all calls of this section.
     pub fn create(&self, name: &[u8], new: &ops::New) -> Result<Self> {
-        let node = ops::create(self.mount(), self.node(), name, new)?;
-        Self::open(self.mount(), &node)
+        ops::create(self.mount(), self.node(), name, new).map(Self::from_handle)
     }
 
     /// Makes a directory.
@@ -143,8 +145,7 @@ impl Inode {
     /// # Errors
     /// As [`Inode::create`], and `TooManyLinks` at 32,000 names of this directory.
     pub fn mkdir(&self, name: &[u8], new: &ops::New) -> Result<Self> {
-        let node = ops::mkdir(self.mount(), self.node(), name, new)?;
-        Self::open(self.mount(), &node)
+        ops::mkdir(self.mount(), self.node(), name, new).map(Self::from_handle)
     }
 
     /// Makes a device, FIFO or socket; the type is in `new.mode`.
@@ -152,8 +153,7 @@ impl Inode {
     /// # Errors
     /// As [`Inode::create`]; `Overflow` if no encoding holds the device number.
     pub fn mknod(&self, name: &[u8], new: &ops::New) -> Result<Self> {
-        let node = ops::mknod(self.mount(), self.node(), name, new)?;
-        Self::open(self.mount(), &node)
+        ops::mknod(self.mount(), self.node(), name, new).map(Self::from_handle)
     }
 
     /// Makes a symlink to `target`, 1 byte to a block less one long, never decoded.
@@ -161,8 +161,7 @@ impl Inode {
     /// # Errors
     /// As [`Inode::create`]; `NameTooLong` if the target is.
     pub fn symlink(&self, name: &[u8], target: &[u8], new: &ops::New) -> Result<Self> {
-        let node = ops::symlink(self.mount(), self.node(), name, target, new)?;
-        Self::open(self.mount(), &node)
+        ops::symlink(self.mount(), self.node(), name, target, new).map(Self::from_handle)
     }
 
     /// Gives `target` another name in this directory.

@@ -4,8 +4,9 @@
 //! orphan list with a link count of 0, and the last handle gives it back. Otherwise whoever removed the last name does.
 //!
 //! # Locking
-//! Handles come and go under the INODE lock, shared; a name goes under it, exclusively. So the one who removes the last
-//! name sees whether a handle is open, and exactly one of the two gives the inode back.
+//! Handles come under the INODE lock, shared, or under the lock of a directory that names the inode; they go under the
+//! INODE lock. A name goes under both, exclusively. So the one who removes the last name sees whether a handle is open, and
+//! exactly one of the two gives the inode back.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -45,6 +46,16 @@ impl Handle {
             mount: Arc::clone(mount),
             node: Arc::clone(node),
         })
+    }
+
+    /// For a caller who holds the lock of a directory that names the inode: as long as he does, the last name cannot go,
+    /// so the inode is alive, and whoever takes that name next sees the handle.
+    pub(crate) fn adopt(mount: &Arc<Mount>, node: &Arc<Node>) -> Self {
+        node.handles.fetch_add(1, Ordering::AcqRel);
+        Self {
+            mount: Arc::clone(mount),
+            node: Arc::clone(node),
+        }
     }
 
     pub(crate) fn mount(&self) -> &Arc<Mount> {

@@ -15,6 +15,7 @@ use ext2dax_getblock::{Fresh, Placement, Tentative};
 use super::{New, check_name};
 use crate::dir::{Change, Dir, Staged};
 use crate::inode::attr::{NewInode, device_words, give_life};
+use crate::inode::lifetime::Handle;
 use crate::inode::{Node, Record};
 use crate::mount::{Core, Mount};
 
@@ -29,12 +30,12 @@ enum Contents<'a> {
     Symlink(&'a [u8]),
 }
 
-/// Makes an empty regular file.
+/// Makes an empty regular file. The handle is counted before anybody else can remove the name.
 ///
 /// # Errors
 /// `AlreadyExists`, `NotADirectory`, `InvalidName`, `NameTooLong`, `NoInodes`, `NoSpace`, `ReadOnlyFs`, `NotPermitted`,
 /// `NotFound` if the directory has been removed, `Corrupt`. Nothing has changed then; so for all of this module.
-pub(crate) fn create(mount: &Mount, parent: &Node, name: &[u8], new: &New) -> Result<Arc<Node>> {
+pub(crate) fn create(mount: &Arc<Mount>, parent: &Node, name: &[u8], new: &New) -> Result<Handle> {
     make(mount, parent, name, FileType::Regular, new, Contents::None)
 }
 
@@ -42,7 +43,7 @@ pub(crate) fn create(mount: &Mount, parent: &Node, name: &[u8], new: &New) -> Re
 ///
 /// # Errors
 /// As [`create`]; `Overflow` if no encoding holds the device number, `InvalidArgument` for other types.
-pub(crate) fn mknod(mount: &Mount, parent: &Node, name: &[u8], new: &New) -> Result<Arc<Node>> {
+pub(crate) fn mknod(mount: &Arc<Mount>, parent: &Node, name: &[u8], new: &New) -> Result<Handle> {
     let file_type = if new.mode & ext2dax_format::inode::S_IFMT == 0 {
         FileType::Regular
     } else {
@@ -62,7 +63,7 @@ pub(crate) fn mknod(mount: &Mount, parent: &Node, name: &[u8], new: &New) -> Res
 ///
 /// # Errors
 /// As [`create`]; `TooManyLinks` if the parent has 32,000 names.
-pub(crate) fn mkdir(mount: &Mount, parent: &Node, name: &[u8], new: &New) -> Result<Arc<Node>> {
+pub(crate) fn mkdir(mount: &Arc<Mount>, parent: &Node, name: &[u8], new: &New) -> Result<Handle> {
     make(
         mount,
         parent,
@@ -79,12 +80,12 @@ pub(crate) fn mkdir(mount: &Mount, parent: &Node, name: &[u8], new: &New) -> Res
 /// As [`create`]; `NameTooLong` if the target does not fit into a block with a zero byte behind it, `InvalidArgument` if
 /// it is empty or holds a zero byte.
 pub(crate) fn symlink(
-    mount: &Mount,
+    mount: &Arc<Mount>,
     parent: &Node,
     name: &[u8],
     target: &[u8],
     new: &New,
-) -> Result<Arc<Node>> {
+) -> Result<Handle> {
     if target.is_empty() || target.contains(&0) {
         return Err(Error::InvalidArgument);
     }
@@ -106,13 +107,13 @@ pub(crate) fn symlink(
 }
 
 fn make(
-    mount: &Mount,
+    mount: &Arc<Mount>,
     parent: &Node,
     name: &[u8],
     file_type: FileType,
     new: &New,
     contents: Contents<'_>,
-) -> Result<Arc<Node>> {
+) -> Result<Handle> {
     let core = &mount.core;
     core.writable()?;
     check_name(name, Error::AlreadyExists)?;
@@ -144,7 +145,7 @@ fn make(
     core.pmem.fence();
     birth(&mut dir, staged, node.record(), file_type, &contents);
     inode.born();
-    Ok(node)
+    Ok(Handle::adopt(mount, &node))
 }
 
 /// The epochs behind the first: name, then life.

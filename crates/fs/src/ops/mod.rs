@@ -36,6 +36,7 @@ use ext2dax_getblock::Mapping;
 
 use crate::dir::{self, Entry};
 use crate::inode::Node;
+use crate::inode::lifetime::Handle;
 use crate::mount::Mount;
 
 pub(crate) use create::{create, mkdir, mknod, symlink};
@@ -67,6 +68,19 @@ pub(crate) fn lookup(mount: &Mount, parent: &Node, name: &[u8]) -> Result<Arc<No
         return Err(Error::NameTooLong);
     }
     dir::lookup(parent, name, |found| named(mount, found.ino))
+}
+
+/// The same with a handle, which is counted before anybody can remove the name.
+///
+/// # Errors
+/// As [`lookup`].
+pub(crate) fn open(mount: &Arc<Mount>, parent: &Node, name: &[u8]) -> Result<Handle> {
+    if name.len() > ext2dax_format::NAME_MAX {
+        return Err(Error::NameTooLong);
+    }
+    dir::lookup(parent, name, |found| {
+        named(mount, found.ino).map(|node| Handle::adopt(mount, &node))
+    })
 }
 
 /// The inode of a name that was found. The directory's lock is held. A name that leads to a dead inode is what a crash in

@@ -74,7 +74,7 @@ pub(super) struct Target<'a> {
 /// # Errors
 /// See [`rename_with`].
 pub(crate) fn rename(
-    mount: &Mount,
+    mount: &Arc<Mount>,
     from: &Node,
     name: &[u8],
     to: &Node,
@@ -92,7 +92,7 @@ pub(crate) fn rename(
 /// block, or in two whose pointers share a word; `InvalidName`, `NameTooLong`, `NoSpace`, `ReadOnlyFs`, `Corrupt`. Nothing
 /// has changed then.
 pub(crate) fn rename_with(
-    mount: &Mount,
+    mount: &Arc<Mount>,
     from: &Node,
     name: &[u8],
     to: &Node,

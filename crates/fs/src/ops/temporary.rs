@@ -13,6 +13,7 @@
 //! The free list is a leaf (rank TABLE). Setting the block up takes the locks of the root and of `lost+found` and happens
 //! with no other lock held.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -123,7 +124,7 @@ impl Temporaries {
 ///
 /// # Errors
 /// `NoSpace`, `NoInodes` if it must be made or grown; `NotADirectory` if the name is taken by something else.
-pub(super) fn set_up(mount: &Mount) -> Result<()> {
+pub(super) fn set_up(mount: &Arc<Mount>) -> Result<()> {
     let core = &mount.core;
     let root = mount.inodes.get(core, Ino::ROOT)?;
     let lost_found = match super::lookup(mount, &root, b"lost+found") {
@@ -134,7 +135,7 @@ pub(super) fn set_up(mount: &Mount) -> Result<()> {
             };
             match super::mkdir(mount, &root, b"lost+found", &new) {
                 Err(Error::AlreadyExists) => super::lookup(mount, &root, b"lost+found")?,
-                made => made?,
+                made => Arc::clone(made?.node()),
             }
         }
         found => found?,

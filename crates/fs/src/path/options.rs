@@ -162,11 +162,18 @@ impl OpenOptions {
         if self.writes() {
             mount.core.writable()?;
         }
-        let (node, made) = self.find_or_make(mount, path.path_bytes())?;
-        if !made {
-            self.check_node(&node)?;
-        }
-        let inode = Inode::open(mount, &node)?;
+        let path = path.path_bytes();
+        let (inode, node, made) = loop {
+            let (node, made) = self.find_or_make(mount, path)?;
+            if !made {
+                self.check_node(&node)?;
+            }
+            match Inode::open(mount, &node) {
+                // It was replaced or removed between look-up and handle: what has the name now is what counts.
+                Err(Error::NotFound) => {}
+                opened => break (opened?, node, made),
+            }
+        };
         let mut file = None;
         if node.file_type() == FileType::Regular {
             let contents = node.file()?;
@@ -204,7 +211,7 @@ impl OpenOptions {
                 match ops::create(mount, &place.dir, name, &new) {
                     // Another thread made it first: then it is there to be opened.
                     Err(Error::AlreadyExists) if !self.create_new => continue,
-                    made => return Ok((made?, true)),
+                    made => return Ok((Arc::clone(made?.node()), true)),
                 }
             };
             if self.create_new {

@@ -111,10 +111,15 @@ impl FileSystem {
     /// # Errors
     /// `NotFound`, `NotADirectory`, `TooManySymlinks`, `NameTooLong`, `Corrupt`: so for every call that takes a path.
     pub fn inode(&self, path: impl PathBytes) -> Result<Inode> {
-        Inode::open(
-            &self.mount,
-            &self.find(path.path_bytes(), LastLink::Follow)?,
-        )
+        let path = path.path_bytes();
+        loop {
+            let node = self.find(path, LastLink::Follow)?;
+            match Inode::open(&self.mount, &node) {
+                // It was replaced or removed meanwhile: what has the name now is what counts.
+                Err(Error::NotFound) => {}
+                opened => return opened,
+            }
+        }
     }
 
     /// The root directory.
@@ -165,11 +170,11 @@ impl FileSystem {
     /// `NotADirectory`, and those of every call that takes a path.
     pub fn read_dir(&self, path: impl PathBytes) -> Result<ReadDir> {
         let path = path.path_bytes();
-        let node = self.find(path, LastLink::Follow)?;
-        if !node.is_dir() {
+        let inode = self.inode(path)?;
+        if !inode.node().is_dir() {
             return Err(Error::NotADirectory);
         }
-        Ok(ReadDir::new(Inode::open(&self.mount, &node)?, path))
+        Ok(ReadDir::new(inode, path))
     }
 
     /// Where a symlink leads.

@@ -243,7 +243,7 @@ fn link(world: &mut World, fs: &FileSystem) {
         return;
     };
     let expected = match &thing {
-        Thing::Directory(_) => Err(Error::NotPermitted),
+        Thing::Directory(_) => expect_new(world, &to, &new).and(Err(Error::NotPermitted)),
         Thing::File(_) => expect_new(world, &to, &new),
     };
     let target = open(fs, &from).lookup(&old).expect("a file of the model");

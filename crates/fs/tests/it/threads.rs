@@ -8,7 +8,12 @@ use ext2dax::{Error, FileSystem, Inode, New, RenameFlags};
 use crate::image::Image;
 use crate::random::Random;
 
-const NEW: New = New { mode: 0o755, uid: 0, gid: 0, device: (0, 0) };
+const NEW: New = New {
+    mode: 0o755,
+    uid: 0,
+    gid: 0,
+    device: (0, 0),
+};
 
 fn name(random: &mut Random) -> Vec<u8> {
     let number = random.below(24);
@@ -49,7 +54,9 @@ fn step(fs: &FileSystem, random: &mut Random) -> Result<(), Error> {
     match random.below(16) {
         0..=3 => dir.create(&own, &NEW).map(drop),
         4..=5 => dir.mkdir(&own, &NEW).map(drop),
-        6 => dir.symlink(&own, &vec![b't'; 1 + random.below(100)], &NEW).map(drop),
+        6 => dir
+            .symlink(&own, &vec![b't'; 1 + random.below(100)], &NEW)
+            .map(drop),
         7 => {
             let file = some_directory(fs, random).lookup(&name(random))?;
             dir.link(&own, &file)
@@ -64,8 +71,11 @@ fn step(fs: &FileSystem, random: &mut Random) -> Result<(), Error> {
         }
         _ => {
             let to = some_directory(fs, random);
-            let flags =
-                *random.pick(&[RenameFlags::Replace, RenameFlags::Replace, RenameFlags::Exchange]);
+            let flags = *random.pick(&[
+                RenameFlags::Replace,
+                RenameFlags::Replace,
+                RenameFlags::Exchange,
+            ]);
             dir.rename_with(&own, &to, &name(random), flags)
         }
     }
@@ -73,10 +83,15 @@ fn step(fs: &FileSystem, random: &mut Random) -> Result<(), Error> {
 
 #[test]
 fn threads_on_the_same_directories_leave_a_clean_image() {
-    let steps: u64 = std::env::var("STEPS").ok().and_then(|steps| steps.parse().ok()).unwrap_or(3000);
+    let steps: u64 = std::env::var("STEPS")
+        .ok()
+        .and_then(|steps| steps.parse().ok())
+        .unwrap_or(3000);
     for (shape, seed) in [("-b 1024", 1_u64), ("-b 4096", 2), ("-b 4096 -r 0", 3)] {
         println!("{shape}, seed {seed}");
-        let Some(image) = Image::new(shape, 64) else { return };
+        let Some(image) = Image::new(shape, 64) else {
+            return;
+        };
         let fs = image.mount();
         let done = AtomicU64::new(0);
         std::thread::scope(|scope| {
@@ -103,10 +118,15 @@ fn threads_on_the_same_directories_leave_a_clean_image() {
 /// While files move within and between directories, one of their two possible names always leads to them.
 #[test]
 fn a_file_that_is_renamed_over_is_never_missing() {
-    let Some(image) = Image::new("-b 4096", 64) else { return };
+    let Some(image) = Image::new("-b 4096", 64) else {
+        return;
+    };
     let fs = image.mount();
     let root = fs.root().expect("the root");
-    let (d, e) = (root.mkdir(b"d", &NEW).expect("mkdir"), root.mkdir(b"e", &NEW).expect("mkdir"));
+    let (d, e) = (
+        root.mkdir(b"d", &NEW).expect("mkdir"),
+        root.mkdir(b"e", &NEW).expect("mkdir"),
+    );
     d.create(b"target", &NEW).expect("create");
     let stop = AtomicU64::new(0);
     std::thread::scope(|scope| {
@@ -124,7 +144,8 @@ fn a_file_that_is_renamed_over_is_never_missing() {
         }
         scope.spawn(|| {
             while stop.load(Ordering::Acquire) < 2 {
-                d.lookup(b"target").expect("the target of a rename always exists");
+                d.lookup(b"target")
+                    .expect("the target of a rename always exists");
             }
         });
     });
