@@ -22,6 +22,7 @@ impl<M: BlockMap> DaxFile<M> {
         let Some(bytes) = self.inside(bytes) else {
             return Ok(());
         };
+        self.map.touch();
         // H1 to H3.
         let _invalidate = self.space.invalidate_exclusive();
         if mutant("punch waits for pins, INVALIDATE dropped") {
@@ -59,7 +60,6 @@ impl<M: BlockMap> DaxFile<M> {
             }
             self.release(detached);
         }
-        self.map.touch();
         Ok(())
     }
 
@@ -75,11 +75,11 @@ impl<M: BlockMap> DaxFile<M> {
         let Some(bytes) = self.inside(bytes) else {
             return Ok(());
         };
+        self.map.touch();
         let _invalidate = self.space.invalidate_exclusive();
         self.unmap_outward(&bytes);
         self.zero_media(bytes)?;
         self.pmem.fence();
-        self.map.touch();
         Ok(())
     }
 

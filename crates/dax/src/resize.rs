@@ -21,14 +21,16 @@ impl<M: BlockMap> DaxFile<M> {
         if to > self.map.max_size() {
             return Err(Error::FileTooLarge);
         }
+        // The times ride on the fences of what follows.
+        self.map.touch();
         let from = self.size();
         if to > from {
-            self.grow(from, to, self.block_end(to))?;
+            self.grow(from, to, self.block_end(to))
         } else if to < from {
-            self.shrink(from, to)?;
+            self.shrink(from, to)
+        } else {
+            Ok(())
         }
-        self.map.touch();
-        Ok(())
     }
 
     fn shrink(&self, from: u64, to: u64) -> Result<(), Error> {

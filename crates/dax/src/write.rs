@@ -253,6 +253,7 @@ impl<M: BlockMap> DaxFile<M> {
         if bytes.end > self.size() {
             return Err(Error::NotSupported);
         }
+        self.map.touch();
         let mut block = bytes.start >> self.block_bits;
         let end = self.block_end(bytes.end) >> self.block_bits;
         while block < end && !bytes.is_empty() {
