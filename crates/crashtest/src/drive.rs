@@ -271,7 +271,11 @@ fn range(random: &mut Random, limits: &Limits) -> Range<u64> {
 }
 
 fn name(random: &mut Random) -> Vec<u8> {
-    let number = random.below(12);
+    let number = if random.one_in(3) {
+        random.below(300)
+    } else {
+        random.below(12)
+    };
     match random.below(20) {
         0 => [&[b'x'; 240][..], number.to_string().as_bytes()].concat(),
         1 => vec![b'y'; 255],

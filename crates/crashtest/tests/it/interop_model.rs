@@ -6,7 +6,8 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use ext2dax_crashtest::drive::{self, Limits, Ours, Random, System};
+use ext2dax::FileType;
+use ext2dax_crashtest::drive::{self, Kernel, Limits, Ours, Random, System};
 use ext2dax_crashtest::judge;
 use ext2dax_crashtest::kernel::{Mode, Mounted};
 use ext2dax_crashtest::model::Model;
@@ -65,28 +66,28 @@ const CASES: [Case; 9] = [
         inode_size: 256,
         mib: 48,
         options: &[],
-        max_size: 9 << 30,
+        max_size: 20 << 20,
     },
     Case {
         block_size: 16_384,
         inode_size: 256,
         mib: 64,
         options: &[],
-        max_size: 9 << 30,
+        max_size: 20 << 20,
     },
     Case {
         block_size: 32_768,
         inode_size: 256,
         mib: 96,
         options: &[],
-        max_size: 9 << 30,
+        max_size: 20 << 20,
     },
     Case {
         block_size: 65_536,
         inode_size: 256,
         mib: 160,
         options: &[],
-        max_size: 9 << 30,
+        max_size: 20 << 20,
     },
 ];
 
@@ -172,6 +173,32 @@ fn judge_image(case: &Case, image: &Path, model: &Model) -> Result<()> {
         }
         return Ok(());
     }
+    same_extracted(image, model)
+}
+
+/// For block sizes that the kernel does not know: debugfs extracts directories, files and symlinks.
+fn same_extracted(image: &Path, model: &Model) -> Result<()> {
+    let scratch = scratch::dir()?;
+    if !judge::debugfs_rdump(image, scratch.path())? {
+        return Ok(());
+    }
+    let mut wanted = model.tree();
+    wanted.retain(|_, entry| {
+        matches!(
+            entry.file_type,
+            FileType::Directory | FileType::Regular | FileType::Symlink
+        )
+    });
+    let seen = without_lost_found(tree::host(scratch.path())?);
+    let compare = Compare {
+        extracted: true,
+        ..Compare::default()
+    };
+    let differences = tree::differences(&seen, &wanted, compare);
+    ensure!(
+        differences.is_empty(),
+        "debugfs and the model differ:\n{differences}"
+    );
     Ok(())
 }
 
@@ -198,6 +225,48 @@ fn run(case: &Case, seed: u64, batches: u32, count: u32) -> Result<()> {
         judge_image(case, &image, &model).with_context(|| format!("after batch {number}"))?;
     }
     Ok(())
+}
+
+/// The kernel's driver and ours take turns on one image.
+fn run_in_turn(case: &Case, seed: u64, rounds: u32, count: u32) -> Result<()> {
+    let scratch = scratch::dir()?;
+    let image = scratch.path().join("image");
+    if !case.make(&image)? {
+        return Ok(());
+    }
+    let mut random = Random(seed);
+    let mut model = Model::new();
+    let limits = case.limits(false);
+    for number in 0..rounds {
+        let Some(mounted) = Mounted::new(&image, Mode::Write)? else {
+            return Ok(());
+        };
+        let mut kernel = Kernel::new(mounted.path());
+        batch(&mut kernel, &mut model, &mut random, &limits, count)
+            .with_context(|| format!("the kernel, round {number}"))?;
+        drop(kernel);
+        mounted.unmount()?;
+        judge_image(case, &image, &model)
+            .with_context(|| format!("after the kernel, round {number}"))?;
+        let mut ours = Ours::new(scratch::mount(&image)?);
+        batch(&mut ours, &mut model, &mut random, &limits, count)
+            .with_context(|| format!("ours, round {number}"))?;
+        ours.into_fs().unmount()?;
+        judge_image(case, &image, &model).with_context(|| format!("after ours, round {number}"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn the_kernel_and_ours_take_turns_on_one_image() {
+    let (rounds, count) = if judge::soak() { (20, 1000) } else { (3, 400) };
+    for case in CASES.iter().filter(|case| case.block_size <= 4096) {
+        let seed = scratch::seed(20_260_802);
+        println!("EXT2DAX_SEED={seed} {case:?}");
+        if let Err(error) = run_in_turn(case, seed, rounds, count) {
+            panic!("EXT2DAX_SEED={seed} {case:?}: {error:?}");
+        }
+    }
 }
 
 #[test]
