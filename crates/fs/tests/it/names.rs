@@ -329,7 +329,12 @@ fn expect_rename(
         }
         (RenameFlags::Replace, Some(_)) => {}
     }
-    match (&source, target.expect("it is there")) {
+    let target = target.expect("it is there");
+    // As Linux has it: a target that holds the source is not empty, whatever moves.
+    if is_directory(&target) && from.starts_with(&target_path) {
+        return Err(Error::DirectoryNotEmpty);
+    }
+    match (&source, target) {
         (Thing::Directory(_), Thing::File(_)) => Err(Error::NotADirectory),
         (Thing::File(_), Thing::Directory(_)) => Err(Error::IsADirectory),
         (Thing::Directory(_), Thing::Directory(below))
