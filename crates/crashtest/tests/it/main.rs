@@ -5,4 +5,6 @@ mod fixtures;
 mod hostile;
 mod interop_model;
 mod interop_read;
+#[cfg(target_os = "linux")]
+mod real_faults;
 mod scratch;

@@ -26,7 +26,7 @@ use crate::Outcome;
 /// How long a page may stay an error after a fault that could not be served: then it is tried again (F-8).
 const BUS_LASTS: Duration = Duration::from_millis(100);
 /// Rounds that the resolver spins through before it sleeps between attempts.
-const EAGER_ROUNDS: u32 = 64;
+const EAGER_ROUNDS: u32 = 512;
 const NAP: Duration = Duration::from_micros(200);
 
 /// Faults from the fault thread to the resolver: one producer, one consumer, fixed size.

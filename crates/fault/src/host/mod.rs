@@ -172,6 +172,8 @@ pub struct HostMmu {
 impl HostMmu {
     /// Makes the MMU for an image that begins at byte `image_offset` of the open file `image`, for reading and writing.
     ///
+    /// It shares that open file: a lock on it holds until the MMU and its views are gone.
+    ///
     /// # Errors
     /// `Unsupported`, with the reason, if the wanted mode cannot be had, or if the image does not begin on a page (then
     /// no block could be a piece; reading and writing files work all the same). Else the error of a system call.

@@ -67,7 +67,9 @@ fn install(signal: libc::c_int) -> io::Result<()> {
         // SAFETY: a sigaction is plain data, for which zeroes are a valid value.
         let mut action_of_ours: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
         action_of_ours.sa_sigaction = ours;
-        action_of_ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+        // On the thread's own stack: filling a hole takes more than the few KiB of the alternative stacks that std gives
+        // its threads. The price: a stack overflow ends the process without std's message.
+        action_of_ours.sa_flags = libc::SA_SIGINFO;
         // No handler of the program may run, and fault, on top of ours.
         action_of_ours.sa_mask = every_signal();
         action(signal, Some(&action_of_ours))?;
