@@ -214,11 +214,11 @@ impl Runs {
 
     pub(crate) fn push(&mut self, number: u64) {
         self.count += 1;
-        if let Some((_, last)) = self.runs.last_mut() {
-            if *last + 1 == number {
-                *last = number;
-                return;
-            }
+        if let Some((_, last)) = self.runs.last_mut()
+            && *last + 1 == number
+        {
+            *last = number;
+            return;
         }
         // One more than is listed, so that the text knows to end in dots.
         if self.runs.len() <= RUNS_LISTED {

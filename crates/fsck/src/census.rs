@@ -55,8 +55,6 @@ pub(crate) struct Dir {
     pub(crate) parent: u32,
     /// Where its `..` leads; 0 if there is none.
     pub(crate) dotdot: u32,
-    /// Highest block of the file that is mapped, plus 1.
-    pub(crate) blocks: u32,
 }
 
 /// A reference to an attribute block.
@@ -163,10 +161,10 @@ impl Census {
 
     /// One more entry leads to `ino`. The count stays at its largest value once it is there.
     pub(crate) fn add_link(&self, ino: u32) {
-        if let Some(links) = self.links.get(ino as usize) {
-            if links.fetch_add(1, Ordering::Relaxed) == u16::MAX {
-                links.store(u16::MAX, Ordering::Relaxed);
-            }
+        if let Some(links) = self.links.get(ino as usize)
+            && links.fetch_add(1, Ordering::Relaxed) == u16::MAX
+        {
+            links.store(u16::MAX, Ordering::Relaxed);
         }
     }
 

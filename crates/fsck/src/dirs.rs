@@ -6,7 +6,7 @@
 mod block;
 mod htree;
 
-pub(crate) use block::Entry;
+pub(crate) use block::{Entry, decode_rec_len};
 
 use crate::census::{Census, Dir, Kind};
 use crate::finding::Finding;
@@ -228,6 +228,40 @@ pub(crate) fn for_each_block(
             if place.block != 0 && !visit(dir, place) {
                 return;
             }
+        }
+    }
+}
+
+/// Shows every mapped block of one directory to `visit` until it answers false.
+pub(crate) fn for_each_block_of(
+    image: &Image,
+    volume: &Volume,
+    census: &Census,
+    ino: u32,
+    mut visit: impl FnMut(DirBlock) -> bool,
+) {
+    let again = crate::scan::again_budget(&volume.layout);
+    let scan = Scan {
+        image,
+        volume,
+        census,
+        low_dtime: false,
+        orphans: &[],
+        now: 0,
+        again: &again,
+    };
+    let Some(at) = volume.inode_at(ino) else {
+        return;
+    };
+    let subject = Subject {
+        scan,
+        ino,
+        at,
+        raw: image.inode(at),
+    };
+    for place in list_blocks(&subject) {
+        if place.block != 0 && !visit(place) {
+            return;
         }
     }
 }

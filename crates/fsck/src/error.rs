@@ -42,6 +42,15 @@ pub enum Error {
         /// Unknown bits of `s_feature_ro_compat`.
         ro_compat: u32,
     },
+    /// The image is mapped without write permission, and a repair was asked for.
+    ReadOnly,
+    /// A repair cannot know what everything belongs to.
+    NotRepaired {
+        /// Unknown bits of `s_feature_compat`.
+        compat: u32,
+        /// The journal wants to be replayed first.
+        recovery: bool,
+    },
     /// A revision that nobody has defined.
     Revision {
         /// `s_rev_level`.
@@ -111,6 +120,19 @@ impl Display for Error {
                 let ro_compat = ext2dax_format::RoCompat::from_bits_retain(*ro_compat);
                 write!(f, " {} (use e2fsck)", names(incompat, ro_compat))
             }
+            Self::ReadOnly => write!(f, "mapped read-only: nothing can be repaired"),
+            Self::NotRepaired { compat, .. } if *compat != 0 => {
+                let compat = ext2dax_format::Compat::from_bits_retain(*compat);
+                let features = ext2dax_format::Features {
+                    compat,
+                    ..Default::default()
+                };
+                write!(f, "not repaired: unknown features: {}", features.names(" "))
+            }
+            Self::NotRepaired { .. } => write!(
+                f,
+                "not repaired: the journal has to be replayed first (use e2fsck)"
+            ),
             Self::Revision { revision } => write!(f, "unknown revision {revision}"),
         }
     }

@@ -77,8 +77,6 @@ pub(crate) enum Fix {
     Reconnect,
     /// Write the group's bitmaps and counts from what the check counted.
     WriteGroup,
-    /// Write the superblock's counts.
-    WriteCounts,
 }
 
 impl Fix {

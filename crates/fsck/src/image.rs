@@ -34,6 +34,15 @@ impl Image {
         self.pmem.load(Off::<U16>::new(at)).get()
     }
 
+    pub(crate) fn byte(&self, at: u64) -> u8 {
+        self.pmem.load(Off::<u8>::new(at))
+    }
+
+    /// Whether a superblock at this offset is the primary one.
+    pub(crate) fn is_primary(at: u64) -> bool {
+        at == crate::layout::SUPER_AT
+    }
+
     pub(crate) fn read(&self, at: u64, to: &mut [u8]) {
         self.pmem.read(at, to);
     }

@@ -109,6 +109,11 @@ impl Layout {
         if !inode_size.is_power_of_two() || inode_size < 128 || inode_size > block_size {
             check.wrong("s_inode_size", inode_size, 128);
         }
+        // Without the 64bit feature descriptors are 32 bytes long whatever the field says; it has to be a size, though.
+        let desc_size = u32::from(sb.s_desc_size.get());
+        if desc_size > 1024 || (desc_size != 0 && !desc_size.is_power_of_two()) {
+            check.wrong("s_desc_size", desc_size, 0);
+        }
         let blocks = sb.s_blocks_count.get();
         let first_data_block = sb.s_first_data_block.get();
         let blocks_per_group = sb.s_blocks_per_group.get();
@@ -131,7 +136,7 @@ impl Layout {
             blocks_per_group,
         );
         check.done()?;
-        if blocks_per_group % 8 != 0 {
+        if !blocks_per_group.is_multiple_of(8) {
             check.wrong(
                 "s_blocks_per_group",
                 blocks_per_group,
@@ -202,13 +207,27 @@ impl Layout {
         })
     }
 
+    /// Whether the descriptors of another copy describe the same groups.
+    pub(crate) fn same_geometry(&self, other: &Self) -> bool {
+        let numbers = |l: &Self| {
+            (
+                l.block_size,
+                l.blocks,
+                l.blocks_per_group,
+                l.inodes_per_group,
+                l.inode_size,
+            )
+        };
+        numbers(self) == numbers(other)
+    }
+
     pub(crate) fn compat(&self, bit: u32) -> bool {
         self.compat & bit != 0
     }
 
-    /// Whether entries carry a type. The Hurd does not keep it, whatever the feature word says.
+    /// Whether entries carry a type.
     pub(crate) fn filetype(&self) -> bool {
-        self.incompat & feature::INCOMPAT_FILETYPE != 0 && !self.hurd
+        self.incompat & feature::INCOMPAT_FILETYPE != 0
     }
 
     /// Byte offset of a block.
@@ -331,7 +350,7 @@ pub(crate) fn saturate(value: u64) -> u32 {
 }
 
 fn is_power_of(mut group: u32, base: u32) -> bool {
-    while group > base && group % base == 0 {
+    while group > base && group.is_multiple_of(base) {
         group /= base;
     }
     group == base

@@ -37,6 +37,7 @@ mod paths;
 mod preamble;
 mod problem;
 mod progress;
+mod repair;
 mod report;
 mod scan;
 
@@ -49,6 +50,7 @@ pub use error::Error;
 pub use finding::Finding;
 pub use problem::{Code, Pass, Preen, Severity};
 pub use progress::Progress;
+pub use repair::{Repaired, preen, repair};
 pub use report::{Report, Summary};
 
 use census::Census;
@@ -111,6 +113,7 @@ pub(crate) fn check_image(image: &Image, options: &CheckOptions) -> Result<Check
     let threads = options.threads.max(1);
     let progress = &options.progress;
     let volume = open::open(image, options, &mut findings)?;
+    preamble::check_group_flags(image, &volume, &mut findings);
     preamble::check_journal(image, &volume, &mut findings);
     preamble::check_resize_inode(image, &volume, &mut findings);
     let orphans = preamble::check_orphans(image, &volume, &mut findings);

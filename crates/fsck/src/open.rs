@@ -72,7 +72,9 @@ pub(crate) fn open(
                 return Ok(volume);
             }
             // The primary descriptors are bad. A backup whose descriptors are all good wins.
-            if let Some(backup) = find_backup(image) {
+            if let Some(backup) =
+                find_backup(image).filter(|backup| volume.layout.same_geometry(&backup.layout))
+            {
                 let block = saturate_block(backup.sb_at, &backup.layout);
                 findings.push(
                     Finding::new(Code::DescFromBackup)
@@ -108,10 +110,10 @@ pub(crate) fn open(
         }
         return Ok(backup);
     }
-    if let [only] = found.as_slice() {
-        if only.code == Code::SuperInodesCount {
-            return open_with_inodes_count(image, only.clone(), findings);
-        }
+    if let [only] = found.as_slice()
+        && only.code == Code::SuperInodesCount
+    {
+        return open_with_inodes_count(image, only.clone(), findings);
     }
     Err(match why {
         Unfit::Fields(_) => Error::BadSuperblock { findings: found },

@@ -12,6 +12,24 @@ const RESIZE_INO: u32 = 7;
 const JOURNAL_INO: u32 = 8;
 const JOURNAL_MAGIC: u32 = 0xC03B_3998;
 
+/// Group flags of ext4: without the feature for them no group is uninitialised.
+pub(crate) fn check_group_flags(image: &Image, volume: &Volume, findings: &mut Vec<Finding>) {
+    let layout = &volume.layout;
+    for group in 0..layout.groups {
+        let flags = image.le16(layout.desc_at(group, volume.copy) + 18);
+        let last = group + 1 == layout.groups;
+        if flags & 1 != 0 || (last && flags & 2 != 0) {
+            let fix = Fix::half(layout.desc_at(group, 0) + 18, flags & !3);
+            findings.push(
+                Finding::new(Code::GroupFlags)
+                    .group(group)
+                    .found(flags)
+                    .fix(fix),
+            );
+        }
+    }
+}
+
 /// Follows the orphan list and returns its members in the order of their numbers.
 pub(crate) fn check_orphans(
     image: &Image,

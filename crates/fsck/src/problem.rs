@@ -120,6 +120,8 @@ problems! {
         "group {group}: inode bitmap at block {block} lies outside the group or on other metadata" => "give it a new place";
     GroupInodeTable "p0.group.inode-table" Preamble Damage Manual
         "group {group}: inode table at block {block} lies outside the group or on other metadata" => "give it a new place";
+    GroupFlags "p0.group.flags" Preamble Damage Safe
+        "group {group} is marked uninitialised ({found}), but the file system has no such groups" => "clear the marks";
     JournalUnexpected "p0.journal.unexpected" Preamble Damage Manual
         "the superblock names a journal, but the has_journal feature is not set" => "clear the journal fields";
     JournalMissing "p0.journal.missing" Preamble Damage Manual
@@ -216,7 +218,7 @@ problems! {
     BlockTooMany "p1.block.too-many-bad" Inodes Damage Manual
         "inode {ino} has too many illegal blocks" => "clear the inode";
     IndirectMeta "p1.block.indirect-metadata" Inodes Damage Manual
-        "inode {ino}: indirect block {block} holds metadata" => "copy it";
+        "inode {ino}: indirect block {block} holds metadata" => "clear the pointer";
     BlockTooFar "p1.block.too-far" Inodes Damage Manual
         "inode {ino}: block {block} at {at} makes the file too big" => "clear the pointer";
     ZeroLengthDir "p1.dir.empty" Inodes Damage Safe

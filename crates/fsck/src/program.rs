@@ -1,5 +1,6 @@
 //! The program around the library: options, messages, exit status.
 
+mod ask;
 mod json;
 mod options;
 mod output;
@@ -8,7 +9,7 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use ext2dax_fsck::{CheckOptions, Progress, Report, check};
+use ext2dax_fsck::{CheckOptions, Finding, Progress, Report, check, preen, repair};
 use ext2dax_pmem::{Access, FileRegion, Pmem};
 
 use options::{Mode, Options};
@@ -16,6 +17,7 @@ use options::{Mode, Options};
 /// The bits of the exit status, as e2fsck has them. 2 and 128 are never used.
 mod status {
     pub(super) const CLEAN: u8 = 0;
+    pub(super) const CORRECTED: u8 = 1;
     pub(super) const UNCORRECTED: u8 = 4;
     pub(super) const OPERATIONAL: u8 = 8;
     pub(super) const USAGE: u8 = 16;
@@ -48,30 +50,56 @@ pub(crate) fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn fsck(options: &Options) -> Result<u8, String> {
-    if options.mode != Mode::No {
-        return Err("repair is not there yet: only -n (look, change nothing) is".to_owned());
-    }
-    let access = if options.force_open {
-        Access::ReadOnlyForced
-    } else {
-        Access::ReadOnly
+    let access = match options.mode {
+        Mode::No if options.force_open => Access::ReadOnlyForced,
+        Mode::No => Access::ReadOnly,
+        _ => Access::ReadWrite,
     };
+    if options.mode == Mode::Ask && !ask::possible() {
+        return Err("there is no terminal to ask on: give -n, -p or -y".to_owned());
+    }
     let region = FileRegion::open_at(&options.image, access, options.offset, None)
         .map_err(|why| why.to_string())?;
     let pmem = Pmem::new(region);
-    if !options.force {
-        if let Some(line) = output::clean_line(&pmem, &options.image) {
-            output::say(options, &line);
-            return Ok(status::CLEAN);
-        }
+    if !options.force
+        && let Some(line) = output::clean_line(&pmem, &options.image)
+    {
+        output::say(options, &line);
+        return Ok(status::CLEAN);
     }
-    let report = check(&pmem, &check_options(options)).map_err(|why| why.to_string())?;
-    print_report(options, &report);
-    Ok(if report.is_clean() {
+    let check_options = check_options(options);
+    if options.mode == Mode::No {
+        let report = check(&pmem, &check_options).map_err(|why| why.to_string())?;
+        print_report(options, &[], &report);
+        return Ok(if report.is_clean() {
+            status::CLEAN
+        } else {
+            status::UNCORRECTED
+        });
+    }
+    let repaired = match options.mode {
+        Mode::Preen => preen(&pmem, &check_options),
+        Mode::Yes => repair(&pmem, &check_options, &mut |_| true),
+        _ => {
+            let mut questions = ask::Questions::default();
+            repair(&pmem, &check_options, &mut |finding| questions.ask(finding))
+        }
+    };
+    let repaired = repaired.map_err(|why| why.to_string())?;
+    pmem.sync(0..pmem.len())
+        .map_err(|why| format!("sync: {why}"))?;
+    print_report(options, &repaired.fixed, &repaired.report);
+    let corrected = if repaired.fixed.is_empty() {
+        status::CLEAN
+    } else {
+        status::CORRECTED
+    };
+    let left = if repaired.report.is_clean() {
         status::CLEAN
     } else {
         status::UNCORRECTED
-    })
+    };
+    Ok(corrected + left)
 }
 
 fn check_options(options: &Options) -> CheckOptions {
@@ -91,10 +119,10 @@ fn check_options(options: &Options) -> CheckOptions {
     check
 }
 
-fn print_report(options: &Options, report: &Report) {
+fn print_report(options: &Options, fixed: &[Finding], report: &Report) {
     if options.json {
-        json::print_report(options, report);
+        json::print_report(options, fixed, report);
     } else {
-        output::print_report(options, report);
+        output::print_report(options, fixed, report);
     }
 }

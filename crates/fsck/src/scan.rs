@@ -104,11 +104,28 @@ pub(crate) fn run(
     }
     xattrs.sort_unstable();
     xattr::check_blocks(image, volume, &census, &xattrs, findings);
-    if census.counts.large != 0 && layout.ro_compat & feature::RO_LARGE_FILE == 0 {
-        let patch = Patch::word(SUPER_AT + 100, layout.ro_compat | feature::RO_LARGE_FILE);
-        findings.push(Finding::new(Code::LargeFile).fix(Fix::Patches(vec![patch])));
+    if census.counts.large != 0 {
+        check_large_file(volume, findings);
     }
     census
+}
+
+/// Files of 2 GiB and more want their feature, and with it a revision in which features mean something.
+fn check_large_file(volume: &Volume, findings: &mut Vec<Finding>) {
+    let layout = &volume.layout;
+    if layout.ro_compat & feature::RO_LARGE_FILE != 0 && layout.revision > 0 {
+        return;
+    }
+    let mut patches = vec![Patch::word(
+        SUPER_AT + 100,
+        layout.ro_compat | feature::RO_LARGE_FILE,
+    )];
+    if layout.revision == 0 {
+        patches.push(Patch::word(SUPER_AT + 84, layout.first_ino));
+        patches.push(Patch::half(SUPER_AT + 88, 128));
+        patches.push(Patch::word(SUPER_AT + 76, 1));
+    }
+    findings.push(Finding::new(Code::LargeFile).fix(Fix::Patches(patches)));
 }
 
 /// The clock of deletion times: seconds since 1970.

@@ -64,7 +64,7 @@ impl<'b> Entry<'b> {
         let rec_len = decode_rec_len(u16::from_le_bytes([head[4], head[5]]), bytes.len());
         let name_len = usize::from(head[6]);
         if rec_len < 12
-            || rec_len % 4 != 0
+            || !rec_len.is_multiple_of(4)
             || offset.checked_add(rec_len)? > bytes.len()
             || name_len + 8 > rec_len
         {
@@ -205,7 +205,12 @@ impl Block<'_> {
             _ => None,
         };
         if let Some(code) = code {
-            let fix = self.clear(entry);
+            // `.` and `..` are not cleared: they get the right number as soon as it is known.
+            let fix = if nth > 1 {
+                self.clear(entry)
+            } else {
+                Fix::WithAnother
+            };
             self.push(self.entry_finding(code, entry).found(entry.ino).fix(fix));
             return false;
         }
@@ -295,7 +300,12 @@ impl Block<'_> {
     }
 
     fn check_type(&mut self, entry: &Entry<'_>, kind: Kind) {
-        let filetype = self.subject.scan.volume.layout.filetype();
+        let layout = &self.subject.scan.volume.layout;
+        let filetype = layout.filetype();
+        if filetype && layout.hurd {
+            // The Hurd neither keeps types up to date nor reads them.
+            return;
+        }
         let expected = if filetype { kind.entry_type() } else { 0 };
         if entry.file_type == expected {
             return;

@@ -188,11 +188,12 @@ impl Index {
             let Some(&leaf) = self.blocks.get(i) else {
                 break;
             };
-            if leaf.role == Role::Leaf && (leaf.first || leaf.last) {
-                if let Some(parent) = self.blocks.get_mut(leaf.parent as usize) {
-                    parent.min = if leaf.first { leaf.min } else { parent.min };
-                    parent.max = if leaf.last { leaf.max } else { parent.max };
-                }
+            if leaf.role == Role::Leaf
+                && (leaf.first || leaf.last)
+                && let Some(parent) = self.blocks.get_mut(leaf.parent as usize)
+            {
+                parent.min = if leaf.first { leaf.min } else { parent.min };
+                parent.max = if leaf.last { leaf.max } else { parent.max };
             }
         }
         let mut wrong = std::mem::take(&mut self.wrong);

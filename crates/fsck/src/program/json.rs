@@ -12,9 +12,9 @@ use super::options::Options;
 const SCHEMA: u32 = 1;
 
 /// One object for each finding, then one for the summary.
-pub(super) fn print_report(options: &Options, report: &Report) {
+pub(super) fn print_report(options: &Options, fixed: &[Finding], report: &Report) {
     let mut out = io::stdout().lock();
-    for finding in &report.findings {
+    for finding in fixed.iter().chain(&report.findings) {
         let _ = writeln!(out, "{}", finding_object(finding));
     }
     let summary = &report.summary;
@@ -27,6 +27,7 @@ pub(super) fn print_report(options: &Options, report: &Report) {
         "schema": SCHEMA,
         "type": "summary",
         "image": bytes(options.image.as_os_str().as_bytes()),
+        "fixed": fixed.len(),
         "clean": report.is_clean(),
         "damage": report.with_severity(Severity::Damage).count(),
         "residue": report.with_severity(Severity::Residue).count(),

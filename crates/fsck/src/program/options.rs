@@ -156,12 +156,12 @@ pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> Result<Options, Sto
             "which image? usage: fsck.ext2dax [options] IMAGE".to_owned(),
         ));
     };
-    if let Some(size) = args.block_size {
-        if !size.is_power_of_two() || !(1024..=65_536).contains(&size) {
-            return Err(Stop::Usage(format!(
-                "-B {size}: a block size is a power of two from 1024 to 65536"
-            )));
-        }
+    if let Some(size) = args.block_size
+        && (!size.is_power_of_two() || !(1024..=65_536).contains(&size))
+    {
+        return Err(Stop::Usage(format!(
+            "-B {size}: a block size is a power of two from 1024 to 65536"
+        )));
     }
     let (image, mut offset) = split_offset(image)?;
     if let Some(text) = &args.offset {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use ext2dax_format::RawSuperblock;
-use ext2dax_fsck::{Counts, Pass, Progress, Report, Severity};
+use ext2dax_fsck::{Counts, Finding, Pass, Progress, Report, Severity};
 use ext2dax_pmem::{Off, Pmem};
 
 use super::options::Options;
@@ -50,13 +50,37 @@ pub(super) fn clean_line(pmem: &Pmem, image: &Path) -> Option<String> {
     ))
 }
 
-/// The findings pass by pass, then a line with the totals.
-pub(super) fn print_report(options: &Options, report: &Report) {
+/// What was repaired, then the findings that are left pass by pass, then a line with the totals.
+pub(super) fn print_report(options: &Options, fixed: &[Finding], report: &Report) {
     let mut out = io::stdout().lock();
-    let _ = write_report(&mut out, options, report);
+    let _ = write_report(&mut out, options, fixed, report);
 }
 
-fn write_report(out: &mut impl Write, options: &Options, report: &Report) -> io::Result<()> {
+fn write_finding(out: &mut impl Write, finding: &Finding) -> io::Result<()> {
+    let mark = if finding.severity == Severity::Residue {
+        "residue"
+    } else {
+        "damage"
+    };
+    let end = if finding.fixed { ". FIXED" } else { "" };
+    writeln!(
+        out,
+        "{} [{} {mark}]: {}{end}",
+        finding.text(),
+        finding.code.word(),
+        finding.action()
+    )
+}
+
+fn write_report(
+    out: &mut impl Write,
+    options: &Options,
+    fixed: &[Finding],
+    report: &Report,
+) -> io::Result<()> {
+    for finding in fixed {
+        write_finding(out, finding)?;
+    }
     let mut next = report.findings.iter().peekable();
     for (pass, time) in &report.times {
         let mut first = *pass == Pass::Preamble;
@@ -68,18 +92,7 @@ fn write_report(out: &mut impl Write, options: &Options, report: &Report) -> io:
                 writeln!(out, "{}", pass.title())?;
                 first = false;
             }
-            let mark = if finding.severity == Severity::Residue {
-                "residue"
-            } else {
-                "damage"
-            };
-            writeln!(
-                out,
-                "{} [{} {mark}]: {}",
-                finding.text(),
-                finding.code.word(),
-                finding.action()
-            )?;
+            write_finding(out, finding)?;
         }
         if options.times > 1 {
             writeln!(out, "{}: {:.3} s", pass.title(), time.as_secs_f64())?;
@@ -110,6 +123,9 @@ fn write_report(out: &mut impl Write, options: &Options, report: &Report) -> io:
             out,
             "\n{name}: ********** WARNING: file system still has errors ({damage} damage, {residue} residue) **********\n"
         )?;
+    }
+    if !fixed.is_empty() {
+        writeln!(out, "\n{name}: ***** FILE SYSTEM WAS MODIFIED *****")?;
     }
     let summary = &report.summary;
     let share = summary.counts.fragmented as f64 * 100.0 / (summary.inodes_used.max(1)) as f64;

@@ -161,7 +161,7 @@ pub(crate) fn check(
     if let Some(kind) = check_map_flags(&subject, out) {
         return kind;
     }
-    if let Some(kind) = check_reserved(&subject, out) {
+    if let Some(kind) = check_reserved(&subject, buffer, out) {
         return kind;
     }
     if subject.raw.i_links_count.get() == 0 {
@@ -224,7 +224,7 @@ fn check_map_flags(subject: &Subject<'_>, out: &mut GroupScan) -> Option<Kind> {
 }
 
 /// Inodes that have a meaning by their number. `None`: the ordinary checks go on.
-fn check_reserved(subject: &Subject<'_>, out: &mut GroupScan) -> Option<Kind> {
+fn check_reserved(subject: &Subject<'_>, buffer: &mut [u8], out: &mut GroupScan) -> Option<Kind> {
     let raw = &subject.raw;
     let mode = raw.i_mode.get();
     let layout = &subject.scan.volume.layout;
@@ -250,12 +250,14 @@ fn check_reserved(subject: &Subject<'_>, out: &mut GroupScan) -> Option<Kind> {
         }
         ROOT_INO => {
             if raw.i_links_count.get() != 0 && Kind::of_mode(mode) != Kind::DIRECTORY {
-                out.findings.push(
-                    subject
-                        .finding(Code::RootNotDir)
-                        .found(mode)
-                        .fix(Fix::ClearInode),
-                );
+                // Only the mode may be wrong: then the whole tree is still there.
+                let fix = match special::looks_like_dir(subject, Kind::BAD, buffer) {
+                    true => Fix::half(subject.at + field::MODE, mode & 0o7777 | 0o040_000),
+                    false => Fix::ClearInode,
+                };
+                out.findings
+                    .push(subject.finding(Code::RootNotDir).found(mode).fix(fix));
+                return Some(Kind::of_mode(mode));
             }
             if raw.i_dtime.get() != 0 && raw.i_links_count.get() != 0 {
                 out.findings.push(
@@ -380,7 +382,7 @@ fn check_extra(subject: &Subject<'_>, out: &mut GroupScan) {
     let isize = u64::from(extra.i_extra_isize.get());
     if isize != 0 && (isize < 4 || isize > room || isize % 4 != 0) {
         let want = subject.scan.volume.sb.s_want_extra_isize.get();
-        let want = if u64::from(want) >= 4 && u64::from(want) <= room && want % 4 == 0 {
+        let want = if u64::from(want) >= 4 && u64::from(want) <= room && want.is_multiple_of(4) {
             want
         } else {
             28
@@ -492,12 +494,10 @@ pub(super) fn check_blocks(subject: &Subject<'_>, kind: Kind, out: &mut GroupSca
                 .push(subject.finding(Code::ZeroLengthDir).fix(Fix::ClearInode));
             return;
         }
-        let blocks = last.map_or(0, |last| saturate(last + 1));
         out.dirs.push(Dir {
             ino: subject.ino,
             parent: 0,
             dotdot: 0,
-            blocks,
         });
     }
     check_size(subject, kind, last, out);
@@ -568,7 +568,7 @@ fn check_size(subject: &Subject<'_>, kind: Kind, last: Option<u64>, out: &mut Gr
     };
     if kind == Kind::DIRECTORY {
         let blocks = size / block_size;
-        if size % block_size != 0 || blocks > mapped {
+        if !size.is_multiple_of(block_size) || blocks > mapped {
             report(out, Code::DirSize, mapped * block_size);
         } else if mapped - blocks > u64::from(layout.prealloc_dir_blocks) {
             report(out, Code::PastSize, mapped * block_size);

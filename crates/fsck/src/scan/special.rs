@@ -143,7 +143,7 @@ fn text_len(text: &[u8]) -> u64 {
 }
 
 /// A strange mode over the blocks of a directory: the first block begins with `.` and `..`.
-fn looks_like_dir(subject: &Subject<'_>, kind: Kind, buffer: &mut [u8]) -> bool {
+pub(super) fn looks_like_dir(subject: &Subject<'_>, kind: Kind, buffer: &mut [u8]) -> bool {
     let scan = subject.scan;
     let layout = &scan.volume.layout;
     let blocks = subject.raw.i_block;

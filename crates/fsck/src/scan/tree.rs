@@ -110,9 +110,14 @@ impl<'a> TreeWalk<'a> {
         }
         self.previous = slot.block;
         let scan = self.subject.scan;
-        let over_metadata = slot.level > 0
-            && self.subject.ino != RESIZE_INO
-            && scan.volume.metadata.test(slot.block);
+        let metadata = slot.level > 0 && scan.volume.metadata.test(slot.block);
+        if metadata && self.subject.ino != RESIZE_INO {
+            // Nothing of the file is there: what the metadata means as block numbers is nobody's.
+            let finding = self.subject.finding(Code::IndirectMeta).block(slot.block);
+            self.findings
+                .push(finding.at(slot.lblk).fix(Fix::word(slot.at, 0)));
+            return;
+        }
         let visited = visit(self.findings, slot);
         if visited == Visit::Seen {
             return;
@@ -120,16 +125,6 @@ impl<'a> TreeWalk<'a> {
         self.blocks += 1;
         if slot.level == 0 {
             self.last = Some(self.last.map_or(slot.lblk, |last| last.max(slot.lblk)));
-            return;
-        }
-        if over_metadata {
-            // What it points to is whatever the metadata means. The copy that the repair makes is looked at later.
-            self.findings.push(
-                self.subject
-                    .finding(Code::IndirectMeta)
-                    .block(slot.block)
-                    .fix(Fix::WithAnother),
-            );
             return;
         }
         if visited == Visit::Claimed || scan.may_enter_again() {
@@ -192,7 +187,7 @@ impl<'a> TreeWalk<'a> {
             true => return true,
         };
         self.illegal += 1;
-        if self.illegal % TOO_MANY == 0 {
+        if self.illegal.is_multiple_of(TOO_MANY) {
             self.give_up();
             return false;
         }

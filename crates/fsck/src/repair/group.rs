@@ -1,0 +1,209 @@
+//! Repairs of the superblock, the descriptors and the groups' tables.
+
+use ext2dax_format::FileType;
+
+use super::space::Space;
+use crate::Checked;
+use crate::bitmaps::kinds_word;
+use crate::finding::Finding;
+use crate::fix::Patch;
+use crate::image::Image;
+use crate::layout::SUPER_AT;
+use crate::open::Volume;
+use crate::problem::Code;
+use crate::scan::now;
+
+const RESIZE_INO: u32 = 7;
+
+/// Writes the backup that was read over the primary descriptors and, if it is unusable, the primary superblock.
+pub(super) fn restore_backup(image: &Image, volume: &Volume) -> bool {
+    let layout = &volume.layout;
+    if volume.copy == 0 {
+        return false;
+    }
+    for group in 0..layout.groups {
+        let mut desc = [0_u8; 32];
+        image.read(layout.desc_at(group, volume.copy), &mut desc);
+        image.write(layout.desc_at(group, 0), &desc);
+    }
+    if crate::layout::Layout::new(&image.value(SUPER_AT), image.len()).is_err() {
+        let mut sb = volume.sb;
+        sb.s_block_group_nr = 0.into();
+        // Not valid before the repair has ended.
+        sb.s_state = (sb.s_state.get() & !1).into();
+        image.write(SUPER_AT, zerocopy::IntoBytes::as_bytes(&sb));
+    }
+    true
+}
+
+/// Finds a place for a bitmap or an inode table that has none.
+pub(super) fn place(image: &Image, checked: &Checked, finding: &Finding) -> bool {
+    let Some(group) = finding.group else {
+        return false;
+    };
+    let layout = &checked.volume.layout;
+    let (field, count) = match finding.code {
+        Code::GroupBlockBitmap => (0, 1),
+        Code::GroupInodeBitmap => (4, 1),
+        _ => (8, layout.table_blocks),
+    };
+    let first = layout.group_first(group);
+    let end = first.saturating_add(layout.group_len(group));
+    let mut runs = (first..end.saturating_sub(count.saturating_sub(1))).filter(|&start| {
+        (start..start.saturating_add(count)).all(|block| !checked.census.claimed.test(block))
+    });
+    let at = layout.desc_at(group, 0) + field;
+    if finding.code == Code::GroupInodeTable {
+        // The table itself may still be there, and only the descriptor be wrong: then nothing is lost at all.
+        let kept = runs
+            .clone()
+            .take(4096)
+            .find(|&start| looks_like_table(image, checked, group, start));
+        if let Some(start) = kept {
+            image.patch(Patch::word(at, start));
+            return true;
+        }
+    }
+    let Some(start) = runs.next() else {
+        return false;
+    };
+    for block in start..start.saturating_add(count) {
+        checked.census.claimed.set(block);
+        image.write(layout.at(block), &vec![0; layout.block_size as usize]);
+    }
+    image.patch(Patch::word(at, start));
+    true
+}
+
+/// Whether the blocks from `start` on can be the inode table of a group: every inode that is alive has a type and a size
+/// that fits its blocks, and there is at least one; group 0 has its root.
+fn looks_like_table(image: &Image, checked: &Checked, group: u32, start: u32) -> bool {
+    let layout = &checked.volume.layout;
+    let mut alive = 0;
+    for index in 0..layout.inodes_per_group {
+        let raw = image.inode(layout.at(start) + u64::from(index) * u64::from(layout.inode_size));
+        let root = group == 0 && index == 1;
+        let typed = FileType::from_mode(raw.i_mode.get());
+        if root && typed != Some(FileType::Directory) {
+            return false;
+        }
+        if raw.i_links_count.get() != 0 {
+            let mapped = matches!(typed, Some(FileType::Regular | FileType::Directory));
+            let inside = raw.i_block.iter().all(|block| block.get() < layout.blocks);
+            if typed.is_none() || (mapped && !inside) {
+                return false;
+            }
+            alive += 1;
+        }
+    }
+    alive > 0
+}
+
+/// Makes the resize inode again: one double indirect block over the reserved descriptor blocks, each of which lists its
+/// own backups.
+pub(super) fn make_resize_inode(image: &Image, checked: &Checked, space: &mut Space<'_>) -> bool {
+    let layout = &checked.volume.layout;
+    let Some(at) = checked.volume.inode_at(RESIZE_INO) else {
+        return false;
+    };
+    let Some(double) = space.block() else {
+        return false;
+    };
+    let zeros = vec![0; layout.block_size as usize];
+    let n = layout.addrs();
+    let mut map = zeros.clone();
+    let mut blocks = 1_u32;
+    for i in 0..layout.reserved_gdt {
+        let reserved = layout.first_data_block + 1 + layout.desc_blocks + i;
+        let mut list = zeros.clone();
+        let backups = (1..layout.groups)
+            .filter(|&group| layout.has_super(group))
+            .take(n as usize);
+        for (slot, group) in (0_u32..).zip(backups) {
+            put_word(
+                &mut list,
+                slot,
+                reserved.saturating_add(group.saturating_mul(layout.blocks_per_group)),
+            );
+            blocks += 1;
+        }
+        image.write(layout.at(reserved), &list);
+        put_word(&mut map, (layout.desc_blocks + i) % n, reserved);
+        blocks += 1;
+    }
+    image.write(layout.at(double), &map);
+    let mut raw = ext2dax_format::RawInode::default();
+    let n = u64::from(n);
+    let size = (12 + n + n * n) << (10 + layout.block_log);
+    raw.i_mode = 0o100_600.into();
+    raw.i_links_count = 1.into();
+    raw.i_size = crate::layout::saturate(size & 0xFFFF_FFFF).into();
+    raw.i_size_high = crate::layout::saturate(size >> 32).into();
+    raw.i_blocks = blocks.saturating_mul(layout.block_size / 512).into();
+    raw.i_block[13] = double.into();
+    for time in [&mut raw.i_atime, &mut raw.i_ctime, &mut raw.i_mtime] {
+        *time = now().into();
+    }
+    image.write(at, zerocopy::IntoBytes::as_bytes(&raw));
+    true
+}
+
+fn put_word(bytes: &mut [u8], slot: u32, value: u32) {
+    let at = slot as usize * 4;
+    if let Some(word) = bytes.get_mut(at..at + 4) {
+        word.copy_from_slice(&value.to_le_bytes());
+    }
+}
+
+/// Writes both bitmaps of a group from what the check counted, word by word where they differ.
+pub(super) fn write_bitmaps(image: &Image, checked: &Checked, group: u32) {
+    let layout = &checked.volume.layout;
+    let Some(places) = checked.volume.places.get(group as usize) else {
+        return;
+    };
+    let first = u64::from(layout.group_first(group));
+    let kinds = checked.census.group_kinds(group);
+    if places.block_bitmap != 0 {
+        let used = |bit: u32| checked.census.claimed.word64(first + u64::from(bit));
+        write_bitmap(
+            image,
+            checked,
+            places.block_bitmap,
+            layout.group_len(group),
+            &used,
+        );
+    }
+    if places.inode_bitmap != 0 {
+        let used = |bit: u32| kinds_word(kinds, bit);
+        write_bitmap(
+            image,
+            checked,
+            places.inode_bitmap,
+            layout.inodes_per_group,
+            &used,
+        );
+    }
+}
+
+fn write_bitmap(image: &Image, checked: &Checked, block: u32, len: u32, used: &dyn Fn(u32) -> u64) {
+    let layout = &checked.volume.layout;
+    for bit in (0..layout.block_size * 8).step_by(64) {
+        let padding = match len.saturating_sub(bit) {
+            0 => u64::MAX,
+            n @ 1..64 => u64::MAX << n,
+            _ => 0,
+        };
+        let word = if padding == u64::MAX {
+            u64::MAX
+        } else {
+            used(bit) | padding
+        };
+        let at = layout.at(block) + u64::from(bit / 8);
+        for (half, at) in [(word & 0xFFFF_FFFF, at), (word >> 32, at + 4)] {
+            let half = crate::layout::saturate(half);
+            if image.le32(at) != half {
+                image.patch(Patch::word(at, half));
+            }
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! A root for a file system without one, and a place for what has no name.
+
+use super::dir;
+use super::space::Space;
+use crate::Checked;
+use crate::census::Kind;
+use crate::fix::Patch;
+use crate::image::Image;
+use crate::layout::ROOT_INO;
+use crate::scan::{field, now};
+
+const NAME: &[u8] = b"lost+found";
+
+/// Makes a new root directory. Its inode comes to life last.
+pub(super) fn make_root(image: &Image, checked: &Checked, space: &mut Space<'_>) -> bool {
+    make_directory(image, checked, space, ROOT_INO, ROOT_INO, 0o040_755)
+}
+
+fn make_directory(
+    image: &Image,
+    checked: &Checked,
+    space: &mut Space<'_>,
+    ino: u32,
+    parent: u32,
+    mode: u16,
+) -> bool {
+    let layout = &checked.volume.layout;
+    let Some(at) = checked.volume.inode_at(ino) else {
+        return false;
+    };
+    let Some(block) = space.block() else {
+        return false;
+    };
+    image.write(
+        layout.at(block),
+        &dir::new_block(layout, Some((ino, parent))),
+    );
+    let mut body = vec![0; layout.inode_size as usize];
+    let mut put = |at: u64, value: &[u8]| {
+        let at = usize::try_from(at).unwrap_or(usize::MAX);
+        if let Some(slot) = body.get_mut(at..at.saturating_add(value.len())) {
+            slot.copy_from_slice(value);
+        }
+    };
+    put(field::MODE, &mode.to_le_bytes());
+    put(field::SIZE, &layout.block_size.to_le_bytes());
+    for time in [8, 12, 16] {
+        put(time, &now().to_le_bytes());
+    }
+    put(field::BLOCKS, &(layout.block_size / 512).to_le_bytes());
+    put(field::BLOCK, &block.to_le_bytes());
+    if layout.inode_size > 128 {
+        put(field::EXTRA, &32_u16.to_le_bytes());
+    }
+    image.write(at, &body);
+    image.patch(Patch::half(at + field::LINKS, 2));
+    true
+}
+
+/// Enters an inode without a name, or an unconnected directory, into lost+found as `#INO`.
+pub(super) fn reconnect(image: &Image, checked: &Checked, space: &mut Space<'_>, ino: u32) -> bool {
+    let Some(home) = lost_found(image, checked, space) else {
+        return false;
+    };
+    let kind = checked.census.kind(ino);
+    let mut name = format!("#{ino}").into_bytes();
+    for nr in 0_u32.. {
+        if dir::find(image, checked, home, &name).is_none() {
+            break;
+        }
+        name = format!("#{ino}~{nr}").into_bytes();
+    }
+    if !dir::insert(image, checked, space, home, &name, ino, kind.entry_type()) {
+        return false;
+    }
+    if kind == Kind::DIRECTORY {
+        dir::set_dotdot(image, checked, ino, home);
+    }
+    true
+}
+
+/// The lost+found directory; made if it is not there.
+fn lost_found(image: &Image, checked: &Checked, space: &mut Space<'_>) -> Option<u32> {
+    let there = dir::find(image, checked, ROOT_INO, NAME);
+    if let Some(ino) = there {
+        // Just made in this round, it is not in the census yet.
+        let made = checked.census.kind(ino) == Kind::FREE;
+        return (made || checked.census.kind(ino) == Kind::DIRECTORY).then_some(ino);
+    }
+    let ino = space.inode()?;
+    if !make_directory(image, checked, space, ino, ROOT_INO, 0o040_700) {
+        return None;
+    }
+    dir::insert(
+        image,
+        checked,
+        space,
+        ROOT_INO,
+        NAME,
+        ino,
+        Kind::DIRECTORY.0,
+    )
+    .then_some(ino)
+}

@@ -1,0 +1,13 @@
+//! The library and its judge: e2fsck on the same images.
+
+#![expect(
+    clippy::print_stdout,
+    reason = "skipped judges and seeds are said aloud"
+)]
+
+mod campaign;
+mod judge;
+mod repairs;
+mod samples;
+mod shared_images;
+mod verdict;
