@@ -25,14 +25,48 @@ pub fn residue_only(image: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// e2fsck repairs without asking, and leaves nothing behind.
+/// e2fsck repairs without asking and leaves nothing behind; what it made of the image shows the names of before or after,
+/// and nobody else's bytes. Sizes may be rounded up to blocks: that is what it does to blocks past the end.
 ///
 /// # Errors
-/// Its exit status and what it printed.
-pub fn preened(judge: &E2fsck, image: &[u8]) -> Result<()> {
+/// Its exit status and what it printed, or what is wrong with the result.
+pub fn preened(judge: &E2fsck, recording: &Recording, image: &[u8]) -> Result<()> {
     let verdict = judge.preen(image)?;
     ensure!(verdict.is_good(), "{verdict}");
+    let fs = FileSystem::mount_pmem(
+        medium(&verdict.image)?,
+        &MountOptions::new().read_only(true),
+    )
+    .context("mount")?;
+    let shown = shown::read(&fs).context("read the preened tree")?;
+    no_foreign_bytes(&shown).context("after e2fsck -p")?;
+    if recording.promise == Promise::EachName {
+        return each_name(recording, &shown).context("after e2fsck -p");
+    }
+    ensure!(
+        names(&shown) == names(&recording.before) || names(&shown) == names(&recording.after),
+        "after e2fsck -p a name is wrong: {:?}",
+        shown.keys()
+    );
     Ok(())
+}
+
+fn no_foreign_bytes(shown: &Tree) -> Result<()> {
+    for (path, node) in shown {
+        let leak = node.contents.iter().position(|byte| *byte == SECRET);
+        ensure!(
+            leak.is_none(),
+            "{} shows foreign bytes at {leak:?}",
+            path.escape_ascii()
+        );
+    }
+    Ok(())
+}
+
+fn names(tree: &Tree) -> Vec<(&[u8], u32)> {
+    tree.iter()
+        .map(|(path, node)| (path.as_slice(), node.mode))
+        .collect()
 }
 
 /// Our mount completes or undoes the operation: the tree is the one before or the one after, and the one after once the
@@ -46,14 +80,7 @@ pub fn before_or_after(recording: &Recording, state: &CrashState<'_>) -> Result<
     if let Some(low) = shown::count_below_names(&shown) {
         bail!("link count below names: {low}");
     }
-    for (path, node) in &shown {
-        let leak = node.contents.iter().position(|byte| *byte == SECRET);
-        ensure!(
-            leak.is_none(),
-            "{} shows foreign bytes at {leak:?}",
-            path.escape_ascii()
-        );
-    }
+    no_foreign_bytes(&shown)?;
     let Some(not_after) = shown::difference(&shown, &recording.after) else {
         return Ok(());
     };
@@ -98,11 +125,6 @@ fn each_name(recording: &Recording, shown: &Tree) -> Result<()> {
 }
 
 fn all_but_contents(recording: &Recording, shown: &Tree) -> Result<()> {
-    let names = |tree: &Tree| {
-        tree.iter()
-            .map(|(path, node)| (path.clone(), node.mode))
-            .collect::<Vec<_>>()
-    };
     ensure!(
         names(shown) == names(&recording.before) || names(shown) == names(&recording.after),
         "a name is wrong"

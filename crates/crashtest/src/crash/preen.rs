@@ -24,6 +24,8 @@ pub struct Verdict {
     pub check: i32,
     /// What both printed.
     pub output: String,
+    /// The image after both.
+    pub image: Vec<u8>,
 }
 
 impl Verdict {
@@ -74,10 +76,12 @@ impl E2fsck {
         let (preen, mut output) = run(&["-p"], &path)?;
         let (check, second) = run(&["-fn"], &path)?;
         output.push_str(&second);
+        let image = std::fs::read(&path).context("read the preened image")?;
         Ok(Verdict {
             preen,
             check,
             output,
+            image,
         })
     }
 }
