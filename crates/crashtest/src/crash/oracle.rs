@@ -40,7 +40,10 @@ pub fn preened(judge: &E2fsck, recording: &Recording, image: &[u8]) -> Result<()
     .context("mount")?;
     let shown = shown::read(&fs).context("read the preened tree")?;
     no_foreign_bytes(&shown).context("after e2fsck -p")?;
-    if recording.promise == Promise::EachName {
+    if matches!(
+        recording.promise,
+        Promise::EachName | Promise::EmptyTargetMayGo
+    ) {
         return each_name(recording, &shown).context("after e2fsck -p");
     }
     ensure!(
@@ -93,7 +96,7 @@ pub fn before_or_after(recording: &Recording, state: &CrashState<'_>) -> Result<
     };
     match recording.promise {
         Promise::Atomic => bail!("neither before ({not_before}) nor after ({not_after})"),
-        Promise::EachName => each_name(recording, &shown),
+        Promise::EachName | Promise::EmptyTargetMayGo => each_name(recording, &shown),
         Promise::Contents => all_but_contents(recording, &shown),
     }
 }
@@ -112,9 +115,12 @@ fn each_name(recording: &Recording, shown: &Tree) -> Result<()> {
             path.escape_ascii()
         );
     }
+    let may_go = |path: &[u8]| {
+        recording.promise == Promise::EmptyTargetMayGo && before[path].ino != after[path].ino
+    };
     let lost = before
         .keys()
-        .find(|path| after.contains_key(*path) && !shown.contains_key(*path));
+        .find(|path| after.contains_key(*path) && !shown.contains_key(*path) && !may_go(path));
     ensure!(lost.is_none(), "a name that was to stay is gone: {lost:?}");
     let object = |tree: &Tree, ino: u32| tree.values().any(|node| node.ino == ino);
     let lost = after

@@ -42,7 +42,8 @@ impl Shape {
     pub fn make(self) -> Result<Pmem> {
         let mut options = Options::with_block_size(self.block_size);
         options.inode_size = self.inode_size;
-        options.inodes = Inodes::Count(64);
+        // Room for a directory of seven full blocks.
+        options.inodes = Inodes::Count(32 + self.block_size / 264 * 8);
         let plan = Plan::new(&options, self.len)?;
         let region = AnonRegion::with_persist(plan.len_bytes(), Persist::FlushLines)?;
         let pmem = Pmem::new(region);
@@ -70,6 +71,9 @@ pub enum Promise {
     /// Each name as before or as after, and a hidden name in lost+found besides: renames that no single store can do.
     /// A name that is there before and after is never missing.
     EachName,
+    /// As `EachName`, but the name of an empty directory that is replaced may go first: it dies before the other takes
+    /// its name.
+    EmptyTargetMayGo,
     /// Names and kinds as before or after; contents of regular files in any mixture, but nobody else's: writes to
     /// blocks that the file has already, and operations that go block by block.
     Contents,

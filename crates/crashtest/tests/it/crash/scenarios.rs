@@ -1,6 +1,6 @@
 //! The operations, each on the smallest tree that it needs.
 
-use ext2dax::{FileSystem, Result};
+use ext2dax::{FileSystem, FileType, Result};
 use ext2dax_crashtest::crash::scenario::{Promise, Scenario};
 
 /// A file of `blocks` blocks and a half, with bytes that tell where they belong.
@@ -21,6 +21,15 @@ fn crowd(fs: &FileSystem) -> Result<()> {
     let block = u64::from(fs.geometry().block_size());
     for i in 0..block / 264 {
         fs.create(format!("/{i:0>255}"))?;
+    }
+    Ok(())
+}
+
+/// One more block of the root filled with names of the longest length.
+fn crowd_named(fs: &FileSystem, round: u32) -> Result<()> {
+    let block = u64::from(fs.geometry().block_size());
+    for i in 0..block / 264 {
+        fs.create(format!("/{round}-{i:0>253}"))?;
     }
     Ok(())
 }
@@ -84,7 +93,7 @@ pub(super) const NAMES: &[Scenario] = &[
     Scenario {
         name: "unlink, empty",
         promise: Promise::Atomic,
-        fences: 3,
+        fences: 2,
         prepare: |fs| fs.create("/a").map(drop),
         operation: |fs| fs.remove_file("/a"),
     },
@@ -105,7 +114,7 @@ pub(super) const NAMES: &[Scenario] = &[
     Scenario {
         name: "unlink, one name of two",
         promise: Promise::Atomic,
-        fences: 3,
+        fences: 2,
         prepare: |fs| file(fs, "/a", 1).and_then(|()| fs.hard_link("/a", "/b")),
         operation: |fs| fs.remove_file("/a"),
     },
@@ -147,7 +156,7 @@ pub(super) const NAMES: &[Scenario] = &[
     Scenario {
         name: "rename over one name of two",
         promise: Promise::EachName,
-        fences: 5,
+        fences: 4,
         prepare: |fs| two_files(fs).and_then(|()| fs.hard_link("/bb", "/other")),
         operation: |fs| fs.rename("/a", "/bb"),
     },
@@ -169,6 +178,41 @@ pub(super) const NAMES: &[Scenario] = &[
         },
         operation: |fs| fs.rename("/a", "/d/a"),
     },
+    Scenario {
+        name: "create in the seventh block",
+        promise: Promise::Atomic,
+        fences: 4,
+        prepare: |fs| (0..7).try_for_each(|i| crowd_named(fs, i)),
+        operation: |fs| fs.create(format!("/{:x>255}", "")).map(drop),
+    },
+    Scenario {
+        name: "mknod",
+        promise: Promise::Atomic,
+        fences: 3,
+        prepare: nothing,
+        operation: |fs| fs.mknod("/new", FileType::Fifo, 0o644, None),
+    },
+    Scenario {
+        name: "chmod",
+        promise: Promise::Atomic,
+        fences: 1,
+        prepare: |fs| file(fs, "/a", 1),
+        operation: |fs| fs.set_permissions("/a", ext2dax::Permissions::from_mode(0o4711)),
+    },
+    Scenario {
+        name: "rename into a new block of the directory",
+        promise: Promise::EachName,
+        fences: 5,
+        prepare: |fs| two_files(fs).and_then(|()| crowd(fs)),
+        operation: |fs| fs.rename("/a", format!("/{:y>255}", "")),
+    },
+    Scenario {
+        name: "rename a directory over an empty one",
+        promise: Promise::EmptyTargetMayGo,
+        fences: 4,
+        prepare: |fs| fs.create_dir("/d").and_then(|()| fs.create_dir("/e")),
+        operation: |fs| fs.rename("/d", "/e"),
+    },
 ];
 
 /// Operations on contents.
@@ -176,42 +220,42 @@ pub(super) const CONTENTS: &[Scenario] = &[
     Scenario {
         name: "append, first block",
         promise: Promise::Atomic,
-        fences: 4,
+        fences: 2,
         prepare: |fs| fs.create("/f").map(drop),
         operation: |fs| append(fs, 100),
     },
     Scenario {
         name: "append inside a block",
         promise: Promise::Atomic,
-        fences: 3,
+        fences: 2,
         prepare: |fs| fs.write("/f", [7; 70]),
         operation: |fs| append(fs, 100),
     },
     Scenario {
         name: "append across blocks",
         promise: Promise::Atomic,
-        fences: 5,
+        fences: 2,
         prepare: |fs| file(fs, "/f", 1),
         operation: |fs| append(fs, 3000),
     },
     Scenario {
         name: "append, first indirect block",
         promise: Promise::Atomic,
-        fences: 5,
+        fences: 3,
         prepare: |fs| file(fs, "/f", 11),
         operation: |fs| append(fs, 5000),
     },
     Scenario {
         name: "fill a hole",
         promise: Promise::Contents,
-        fences: 3,
+        fences: 2,
         prepare: |fs| sparse(fs, 4),
         operation: |fs| write_at(fs, u64::from(fs.geometry().block_size()), 100),
     },
     Scenario {
         name: "fill a hole behind an indirect block",
         promise: Promise::Contents,
-        fences: 3,
+        fences: 2,
         prepare: |fs| sparse(fs, 30),
         operation: |fs| write_at(fs, 20 * u64::from(fs.geometry().block_size()), 100),
     },
@@ -225,28 +269,28 @@ pub(super) const CONTENTS: &[Scenario] = &[
     Scenario {
         name: "truncate inside a block",
         promise: Promise::Atomic,
-        fences: 6,
+        fences: 5,
         prepare: |fs| file(fs, "/f", 2),
         operation: |fs| resize(fs, 100),
     },
     Scenario {
         name: "truncate to nothing",
         promise: Promise::Atomic,
-        fences: 6,
+        fences: 5,
         prepare: |fs| file(fs, "/f", 2),
         operation: |fs| resize(fs, 0),
     },
     Scenario {
         name: "truncate indirect blocks",
         promise: Promise::Atomic,
-        fences: 6,
+        fences: 5,
         prepare: |fs| file(fs, "/f", 14),
         operation: |fs| resize(fs, 1000),
     },
     Scenario {
         name: "punch",
         promise: Promise::Contents,
-        fences: 3,
+        fences: 2,
         prepare: |fs| file(fs, "/f", 14),
         operation: |fs| {
             let block = u64::from(fs.geometry().block_size());
