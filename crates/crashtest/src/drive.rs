@@ -121,6 +121,9 @@ pub struct Limits {
 /// A system under test.
 pub trait System {
     /// Carries out one operation. Reads and listings answer a digest of what they saw.
+    ///
+    /// # Errors
+    /// The errno of the call.
     fn apply(&mut self, op: &Op) -> Outcome;
 }
 
@@ -370,6 +373,9 @@ fn special(random: &mut Random, model: &Model) -> Op {
 
 /// What `op` must answer, given what it did answer: a system may run out of space, wholly or halfway through a write,
 /// and the model then does as much.
+///
+/// # Errors
+/// Those of the system call, in the order in which Linux finds them.
 pub fn expected(model: &mut Model, op: &Op, actual: Outcome) -> Outcome {
     let makes = matches!(
         op,

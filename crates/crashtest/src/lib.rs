@@ -10,6 +10,12 @@
 //! | [`model`] | a file system in memory that says what each operation must do |
 //! | [`drive`] | the same operations on ours, on the kernel's, and their random supply |
 
+#![expect(
+    clippy::missing_panics_doc,
+    clippy::cast_possible_truncation,
+    reason = "a library for tests on 64-bit hosts: a panic is a failed test"
+)]
+
 pub mod crash;
 pub mod drive;
 pub mod hostile;

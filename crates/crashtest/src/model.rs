@@ -213,7 +213,7 @@ impl Model {
         while let Some((path, id)) = pending.pop() {
             for (name, &child) in self.names(id) {
                 if matches!(self.files[&child].kind, Kind::Dir(_)) {
-                    pending.push(([&path[..], &[name.clone()]].concat(), child));
+                    pending.push(([&path[..], core::slice::from_ref(name)].concat(), child));
                 }
             }
             found.push(path);

@@ -34,7 +34,6 @@ use core::fmt;
 use ext2dax_dax::DaxFile;
 use ext2dax_format::{Error, FileType, Ino, InodeFlags, Result};
 use ext2dax_getblock::BlockTree;
-use ext2dax_pmem::Off;
 use ext2dax_sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use ext2dax_sync::{RwLock, rank};
 
@@ -116,10 +115,6 @@ impl Node {
 
     pub(crate) fn generation(&self) -> u32 {
         self.generation
-    }
-
-    pub(crate) fn at(&self) -> Off<ext2dax_format::RawInode> {
-        self.record.at()
     }
 
     pub(crate) fn file_type(&self) -> FileType {

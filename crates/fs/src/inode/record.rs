@@ -89,10 +89,6 @@ impl Record {
         self.ino
     }
 
-    pub(crate) fn at(&self) -> Off<RawInode> {
-        self.at
-    }
-
     pub(crate) fn tree(&self) -> &BlockTree {
         &self.tree
     }
@@ -179,10 +175,6 @@ impl Record {
         self.store16(field!(self.at, RawInode, i_links_count), links);
     }
 
-    pub(crate) fn dtime(&self) -> u32 {
-        self.load32(field!(self.at, RawInode, i_dtime))
-    }
-
     pub(crate) fn set_dtime(&self, dtime: u32) {
         self.store32(field!(self.at, RawInode, i_dtime), dtime);
     }
@@ -220,10 +212,6 @@ impl Record {
         self.load32(field!(self.at, RawInode, i_blocks))
     }
 
-    pub(crate) fn set_sectors(&self, sectors: u32) {
-        self.store32(field!(self.at, RawInode, i_blocks), sectors);
-    }
-
     /// One word of `i_block`: a block pointer, a device number, or four bytes of a fast symlink.
     pub(crate) fn block_word(&self, index: u64) -> u32 {
         self.load32(
@@ -231,15 +219,6 @@ impl Record {
                 .cast::<U32>()
                 .add(index * 4),
         )
-    }
-
-    pub(crate) fn set_block_word(&self, index: u64, value: u32) {
-        self.store32(
-            field!(self.at, RawInode, i_block)
-                .cast::<U32>()
-                .add(index * 4),
-            value,
-        );
     }
 
     /// The 60 bytes of `i_block` as they lie.
