@@ -139,6 +139,7 @@ pub struct VecMap {
     /// What a mount after a crash would find.
     media_size: AtomicU64,
     complaints: Plain<Vec<String>>,
+    failing: Plain<Option<Error>>,
 }
 
 impl VecMap {
@@ -153,6 +154,7 @@ impl VecMap {
             blocks: Plain::new(BTreeMap::new()),
             media_size: AtomicU64::new(0),
             complaints: Plain::new(Vec::new()),
+            failing: Plain::new(None),
         }
     }
 
@@ -183,6 +185,16 @@ impl VecMap {
     #[must_use]
     pub fn media_size(&self) -> u64 {
         self.media_size.load(Ordering::Acquire)
+    }
+
+    /// From now on every look-up and allocation fails, until `None` is given.
+    pub fn fail(&self, error: Option<Error>) {
+        *self.failing.lock().unwrap_or_else(PoisonError::into_inner) = error;
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let failing = *self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        failing.map_or(Ok(()), Err)
     }
 
     /// What was reported as corrupt.
@@ -244,10 +256,12 @@ impl BlockMap for VecMap {
 
     fn lookup(&self, at: u64, max: u64) -> Result<Extent, Error> {
         self.store.point();
+        self.check()?;
         Ok(self.extent(at, max))
     }
 
     fn allocate(&self, at: u64, max: u64) -> Result<Allocated, Error> {
+        self.check()?;
         let _tree = self.tree.lock();
         let hole = match self.extent(at, max) {
             Extent::Data { off, len } => {

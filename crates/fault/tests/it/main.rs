@@ -1,4 +1,4 @@
-//! Faults over a small block map: real ones on the MMU of this process.
+//! Faults over a small block map: on the MMU in memory, and real ones on the MMU of this process.
 
 #![expect(
     clippy::print_stdout,
@@ -7,3 +7,4 @@
 
 #[cfg(target_os = "linux")]
 mod host;
+mod soft;
