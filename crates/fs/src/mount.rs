@@ -10,7 +10,7 @@ use ext2dax_dax::Gates;
 use ext2dax_format::superblock::{RawSuperblock, STATE_ERROR, STATE_VALID};
 use ext2dax_format::{Error, Features, Geometry, Result, Timestamp};
 use ext2dax_getblock::Volume;
-use ext2dax_pmem::{Persist, Pmem, PmemRegion};
+use ext2dax_pmem::{Pmem, PmemRegion};
 use ext2dax_sync::atomic::{AtomicBool, Ordering};
 use ext2dax_sync::{Mutex, rank};
 
@@ -60,11 +60,6 @@ impl Core {
         self.clock.now()
     }
 
-    /// Whether files of 2 GiB and more are possible: not on revision 0, which cannot say that it has some.
-    pub(crate) fn can_have_large_files(&self) -> bool {
-        self.geometry.revision() != 0
-    }
-
     /// Whether the caller may use the reserved blocks. The inode layer acts for everybody and asks nobody.
     #[expect(
         clippy::unused_self,
@@ -72,17 +67,6 @@ impl Core {
     )]
     pub(crate) fn is_privileged(&self) -> bool {
         true
-    }
-
-    /// Makes stores to metadata as durable as the region allows where flushes do not do so by themselves.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub(crate) fn sync_metadata(&self) -> Result<()> {
-        if self.pmem.persist() == Persist::PageCache {
-            self.pmem.sync(0..self.pmem.len()).map_err(|_| Error::Io)?;
-        }
-        Ok(())
     }
 
     /// Notes damage: see [`State::report`].
@@ -173,12 +157,6 @@ impl FileSystem {
     /// region cannot be written. `Io`. Nothing has changed then.
     pub fn mount(region: impl PmemRegion + 'static, options: &MountOptions) -> Result<Self> {
         Self::mount_pmem(Pmem::new(region), options)
-    }
-
-    pub(crate) fn from_mount(mount: &Arc<Mount>) -> Self {
-        Self {
-            mount: Arc::clone(mount),
-        }
     }
 
     /// Mounts the image behind a handle, as [`FileSystem::mount`] does: for regions with an observer, and for an image

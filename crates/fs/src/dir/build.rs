@@ -57,7 +57,7 @@ fn block_count(core: &Core, node: &Node, size: u64) -> Result<u32> {
         inode: node.ino().get(),
         size,
     });
-    if size % u64::from(geometry.block_size()) != 0 {
+    if !size.is_multiple_of(u64::from(geometry.block_size())) {
         return Err(wrong);
     }
     let count = u32::try_from(size >> geometry.block_bits()).map_err(|_| wrong)?;

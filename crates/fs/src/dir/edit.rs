@@ -29,6 +29,10 @@ pub(crate) struct Staged<'a> {
 
 /// The one store that makes a staged entry visible.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one lives at a time, on the stack; a box would cost every creation an allocation"
+)]
 enum Way<'a> {
     /// It lies in the slack of the entry before it, whose length is shortened.
     Slack { previous: Place },
@@ -124,9 +128,9 @@ impl<'a> Dir<'a> {
         let (bytes, len) = body(header, name);
         // The number and the length of an empty entry stand already, and are what other readers see: the number is
         // stored when the entry is published.
-        let skip = if found.ino == 0 { 6 } else { 0 };
+        let skip: u8 = if found.ino == 0 { 6 } else { 0 };
         let at = index.at(place);
-        pmem.write(at + skip, &bytes[skip as usize..len]);
+        pmem.write(at + u64::from(skip), &bytes[usize::from(skip)..len]);
         pmem.flush(at, len as u64);
         Staged {
             place,

@@ -93,11 +93,6 @@ impl Gaps {
         Some((u32::try_from(block).ok()?, entry))
     }
 
-    /// The offset of an entry of `block` with a gap of at least `need` bytes.
-    pub(crate) fn find_in(&self, block: u32, need: u32) -> Option<u32> {
-        self.in_block(block as usize, quarter(need))
-    }
-
     fn in_block(&self, block: usize, need: u16) -> Option<u32> {
         // The newest gap is at the end, and it is the one that the next insertion most often takes.
         let gap = self
@@ -149,7 +144,7 @@ mod tests {
             let block = random() as usize % model.len();
             let entry = random() % 64 * 12;
             let free = [0, 4, 8, 12, 16, 100, 65_532][random() as usize % 7];
-            gaps.set(block as u32, entry, free);
+            gaps.set(u32::try_from(block).expect("few blocks"), entry, free);
             model[block].retain(|&(at, _)| at != entry);
             if free >= SMALLEST {
                 model[block].push((entry, free));

@@ -198,6 +198,3 @@ pub(crate) enum Change {
     /// A name goes away or leads elsewhere.
     Remove,
 }
-
-#[cfg(test)]
-mod tests;

@@ -73,16 +73,6 @@ impl Hashed {
 }
 
 impl Names {
-    /// Makes room for `count` more names.
-    pub(crate) fn reserve(&mut self, count: usize) {
-        self.table.reserve(count, |known| spread(known.hash));
-    }
-
-    /// How many names there are, `.` and `..` included.
-    pub(crate) fn len(&self) -> usize {
-        self.table.len()
-    }
-
     /// The hash under which `name` is kept. Keyed, so that nobody can choose names that collide.
     pub(crate) fn hash(&self, name: &[u8]) -> u32 {
         let wide = self.hasher.hash_one(name);

@@ -6,7 +6,8 @@ use alloc::vec::Vec;
 use ext2dax_format::{CorruptKind, Error, Ino, LINK_MAX, Result};
 use ext2dax_sync::RwLockWriteGuard;
 
-use super::{check_name, named, rename_dir, rename_file, temporary, unlink};
+use super::unlink::{self, Ending};
+use super::{check_name, named, rename_dir, rename_file, temporary};
 use crate::dir::{self, Change, Dir, Found};
 use crate::inode::Node;
 use crate::mount::Mount;
@@ -105,7 +106,7 @@ pub(crate) fn rename_with(
     check_name(new_name, Error::Busy)?;
     loop {
         match attempt(mount, from, name, to, new_name, flags)? {
-            Done::Yes => return Ok(()),
+            Done::Yes | Done::Replaced(_) => return Ok(()),
             // Needs the temporary links, which are set up with no lock held; once.
             Done::NeedsTemporary => temporary::set_up(mount)?,
         }
@@ -116,6 +117,8 @@ pub(crate) fn rename_with(
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Done {
     Yes,
+    /// It did, and the file that it replaced lost its last name: what is left is to end it.
+    Replaced(Ending),
     /// Nothing has changed; a temporary link is needed, and there are none yet.
     NeedsTemporary,
 }
@@ -132,7 +135,7 @@ fn attempt(
     let _writing = core.gates.write.enter();
     let same = core::ptr::eq(from, to);
     // Only a name that changes its directory can change the tree, and only one does at a time.
-    let _tree = if same {
+    let tree = if same {
         None
     } else {
         Some(mount.rename.lock())
@@ -181,16 +184,26 @@ fn attempt(
     {
         return Err(Error::TooManyLinks);
     }
-    match (flags, target) {
-        (RenameFlags::Exchange, Some(target)) => exchange(mount, &mut dirs, &source, &target),
-        (RenameFlags::Exchange, None) => Err(Error::NotFound),
+    let done = match (flags, target) {
+        (RenameFlags::Exchange, Some(target)) => exchange(mount, &mut dirs, &source, &target)?,
+        (RenameFlags::Exchange, None) => return Err(Error::NotFound),
         (_, target) if source_node.is_dir() => {
-            rename_dir::rename(mount, &mut dirs, &source, target.as_ref(), new_name)
-                .map(|()| Done::Yes)
+            rename_dir::rename(mount, &mut dirs, &source, target.as_ref(), new_name)?;
+            Done::Yes
         }
-        (_, None) => rename_file::rename(mount, &mut dirs, &source, new_name).map(|()| Done::Yes),
-        (_, Some(target)) => rename_file::rename_over(mount, &mut dirs, &source, &target),
+        (_, None) => {
+            rename_file::rename(mount, &mut dirs, &source, new_name)?;
+            Done::Yes
+        }
+        (_, Some(target)) => rename_file::rename_over(mount, &mut dirs, &source, &target)?,
+    };
+    // The directories are free again while the blocks of a replaced file are freed.
+    drop((dirs, tree));
+    if let (Done::Replaced(ending), Some(node)) = (done, &target_node) {
+        ending.finish(mount, node);
+        return Ok(Done::Yes);
     }
+    Ok(done)
 }
 
 fn exchange(

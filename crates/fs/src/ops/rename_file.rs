@@ -143,8 +143,7 @@ pub(super) fn rename_over(
     match mount.temporaries.take(&mount.core.pmem) {
         None => Ok(Done::NeedsTemporary),
         Some(temporary) => {
-            rename_over_last(mount, dirs, source, target, temporary)?;
-            Ok(Done::Yes)
+            rename_over_last(mount, dirs, source, target, temporary).map(Done::Replaced)
         }
     }
 }
@@ -218,7 +217,7 @@ fn rename_over_last(
     source: &Source<'_>,
     target: &Target<'_>,
     mut temporary: Temporary<'_>,
-) -> Result<()> {
+) -> Result<Ending> {
     let core = &mount.core;
     let ending = Ending::begin(mount, target.node)?;
     let (moved, replaced) = (source.node.record(), target.node.record());
@@ -251,8 +250,7 @@ fn rename_over_last(
     // EPOCH: done.
     core.pmem.fence();
     drop(temporary);
-    ending.finish(mount, target.node);
-    Ok(())
+    Ok(ending)
 }
 
 /// Row i, for any kinds: both entries in one block, or in two whose pointers share a word. `false` if they do not.

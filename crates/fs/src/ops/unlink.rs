@@ -52,6 +52,8 @@ pub(crate) fn unlink(mount: &Mount, parent: &Node, name: &[u8]) -> Result<()> {
     parent.record().touch_modified();
     // EPOCH: done. What the file had is leaked until its bits are clear.
     core.pmem.fence();
+    // The directory is free again while the file's blocks are freed.
+    drop(dir);
     ending.finish(mount, &child);
     Ok(())
 }
@@ -186,6 +188,7 @@ pub(crate) fn rmdir(mount: &Mount, parent: &Node, name: &[u8]) -> Result<()> {
     drop_subdirectory(parent);
     // EPOCH: done.
     core.pmem.fence();
+    drop(dir);
     give_back(mount, &child);
     victim.forget();
     Ok(())

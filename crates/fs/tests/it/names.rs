@@ -119,7 +119,7 @@ fn name(random: &mut Random, number: usize) -> Vec<u8> {
     };
     let mut name = format!("{number}.").into_bytes();
     while name.len() < len {
-        let byte = (random.next() % 256) as u8;
+        let byte = random.byte();
         if byte != 0 && byte != b'/' {
             name.push(byte);
         }
@@ -195,7 +195,7 @@ fn make_symlink(world: &mut World, fs: &FileSystem) {
     let expected = expect_new(world, &path, &name);
     let longest = world.longest_target;
     let len = [1, 58, 59, 60, 61, 200, longest][world.random.below(7)].min(longest);
-    let target = vec![b'a' + (world.random.below(26) as u8); len];
+    let target = vec![b'a' + world.random.byte() % 26; len];
     let got = open(fs, &path).symlink(&name, &target, &NEW).map(drop);
     assert_eq!(got, expected, "symlink");
     if got.is_ok() {
@@ -564,7 +564,11 @@ fn soak_of_random_operations() {
         .and_then(|seeds| seeds.parse().ok())
         .unwrap_or(1);
     for seed in 0..seeds {
-        let shape = SHAPES[seed as usize % SHAPES.len()];
+        let shape = SHAPES
+            .iter()
+            .cycle()
+            .nth(usize::try_from(seed).expect("a small number"))
+            .expect("endless");
         println!("shape {shape}, seed {seed}");
         random_operations(shape, seed, 3, 1500);
     }
