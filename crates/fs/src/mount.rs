@@ -17,7 +17,7 @@ use ext2dax_sync::{Mutex, rank};
 use crate::clock::Clock;
 #[cfg(not(feature = "std"))]
 use crate::clock::FixedClock;
-use crate::inode::{Inodes, lifetime};
+use crate::inode::{Inodes, Versions, lifetime};
 use crate::ops::Temporaries;
 use crate::options::{MountOptions, StatfsStyle};
 use crate::orphan::OrphanList;
@@ -32,6 +32,7 @@ pub(crate) struct Core {
     pub(crate) orphans: OrphanList,
     pub(crate) state: State,
     pub(crate) options: MountOptions,
+    pub(crate) versions: Versions,
     clock: Arc<dyn Clock>,
 }
 
@@ -187,6 +188,7 @@ impl FileSystem {
                 gates: Arc::new(Gates::new()),
                 clock: options.clock.clone().unwrap_or_else(default_clock),
                 options: options.clone(),
+                versions: Versions::new(),
                 volume,
                 geometry,
                 pmem,

@@ -2,7 +2,7 @@
 
 use alloc::vec;
 
-use ext2dax_format::inode::EXTRA_ISIZE;
+use ext2dax_format::inode::{self, EXTRA_ISIZE};
 use ext2dax_format::{
     Error, FileType, Ino, InodeFlags, RawInode, RawInodeExtra, Result, Timestamp, device::Device,
 };
@@ -65,35 +65,51 @@ pub struct SetAttributes {
     pub modified: Option<Timestamp>,
 }
 
+/// What `stat` answers, read from the medium; the inode need not be in core.
+///
+/// The caller sees to it that the number is not given back meanwhile: by the lock of a directory that names it, or by
+/// the in-core inode.
+///
+/// # Errors
+/// `Corrupt` if the mode names no file type, or the descriptor of the inode's group is damaged.
+pub(crate) fn read(core: &Core, ino: Ino) -> Result<Attributes> {
+    let at = core.volume.inode_offset(ino)?;
+    let has_extra = core.geometry.inode_size() > 128;
+    let (raw, extra) = core.versions.read(ino, || {
+        let raw = core.pmem.read_value(at);
+        let extra = has_extra.then(|| core.pmem.read_value(at.cast::<RawInodeExtra>().add(128)));
+        (raw, extra)
+    });
+    let file_type = raw.checked_type(ino)?;
+    let (accessed, modified, changed) = inode::times(&raw, extra.as_ref());
+    let has_device = matches!(file_type, FileType::CharDevice | FileType::BlockDevice);
+    Ok(Attributes {
+        ino: ino.get(),
+        generation: raw.i_generation.get(),
+        file_type,
+        permissions: raw.i_mode.get() & 0o7777,
+        links: raw.i_links_count.get(),
+        uid: raw.uid(),
+        gid: raw.gid(),
+        size: raw.size(),
+        sectors: u64::from(raw.i_blocks.get()),
+        block_size: core.geometry.block_size(),
+        flags: raw.flags(),
+        device: has_device.then(|| raw.device()),
+        accessed,
+        modified,
+        changed,
+        created: extra.and_then(|extra| extra.create_time()),
+    })
+}
+
 impl Node {
-    /// What `stat` answers, read from the medium.
+    /// What `stat` answers.
     ///
     /// # Errors
     /// `Corrupt` if the mode names no file type.
     pub(crate) fn attributes(&self) -> Result<Attributes> {
-        let record = self.record();
-        let file_type = record.file_type()?;
-        let times = record.times();
-        let device = matches!(file_type, FileType::CharDevice | FileType::BlockDevice)
-            .then(|| Device::decode(record.block_word(0), record.block_word(1)));
-        Ok(Attributes {
-            ino: record.ino().get(),
-            generation: record.generation(),
-            file_type,
-            permissions: record.mode() & 0o7777,
-            links: record.links(),
-            uid: record.uid(),
-            gid: record.gid(),
-            size: record.size(),
-            sectors: u64::from(record.sectors()),
-            block_size: record.core().geometry.block_size(),
-            flags: record.flags(),
-            device,
-            accessed: times.access,
-            modified: times.modify,
-            changed: times.change,
-            created: times.birth,
-        })
+        read(self.core(), self.ino())
     }
 
     /// Sets what `change` names, in one epoch; durable on return.

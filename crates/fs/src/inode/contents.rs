@@ -47,9 +47,15 @@ impl Node {
 
     /// Sets the access time as Linux's relatime does: if it is not after the last change.
     fn note_access(&self) {
-        let times = self.record().times();
+        let record = self.record();
+        if record.is_access_noted() {
+            return;
+        }
+        let times = record.times();
         if times.access <= times.modify || times.access <= times.change {
             self.set_access_time();
+        } else {
+            record.set_access_noted();
         }
     }
 
@@ -66,6 +72,8 @@ impl Node {
         let wanted =
             core.options.atime == Atime::Relative && !self.flags().contains(InodeFlags::NOATIME);
         if !wanted || core.writable().is_err() {
+            // Nor will it be for the next read.
+            self.record().set_access_noted();
             return;
         }
         // A closed gate means that the image must not change now: then this access goes unnoted. The lines are flushed

@@ -3,6 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `record` | one inode on the medium, read and written in place |
+//! | `versions` | what keeps the times of an inode in one piece for readers |
 //! | `attr` | what `stat` answers and a caller may set; bodies of new inodes |
 //! | `cache` | inode number -> [`Node`], at most one a number |
 //! | `blockmap` | what `dax` asks of a file: blocks by get_blocks, sizes by the orders of the crash rules |
@@ -27,6 +28,7 @@ mod handle;
 pub(crate) mod lifetime;
 mod map;
 pub(crate) mod record;
+mod versions;
 
 use alloc::sync::Arc;
 use core::fmt;
@@ -45,6 +47,7 @@ pub(crate) use blockmap::TreeMap;
 pub(crate) use cache::Inodes;
 pub(crate) use contents::Position;
 pub(crate) use record::Record;
+pub(crate) use versions::Versions;
 
 use crate::dir;
 use crate::mount::Core;

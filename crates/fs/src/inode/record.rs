@@ -10,7 +10,8 @@
 //!
 //! # Locking
 //! Mode, owner, links, flags and the pointers change under the INODE lock, exclusively. Times may change without it (a
-//! page fault sets them), so they and the size are written under `times` (rank TABLE, a leaf) and read with a counter
+//! page fault sets them), so they and the size are written under a lock of [`Versions`](super::Versions) (rank TABLE, a
+//! leaf) and read with a counter
 //! that shows whether a writer came between.
 //!
 //! # On disk
@@ -25,8 +26,7 @@ use ext2dax_format::{
 };
 use ext2dax_getblock::BlockTree;
 use ext2dax_pmem::{Off, Pmem, field};
-use ext2dax_sync::atomic::{AtomicU32, Ordering};
-use ext2dax_sync::{Mutex, rank};
+use ext2dax_sync::atomic::{AtomicBool, Ordering};
 use zerocopy::little_endian::{U16, U32};
 
 use crate::mount::Core;
@@ -49,9 +49,8 @@ pub(crate) struct Record {
     at: Off<RawInode>,
     inode_size: u32,
     tree: BlockTree,
-    times: Mutex<()>,
-    /// Odd while a writer of times or size is at work.
-    version: AtomicU32,
+    /// The access time is known to be after the other two: a read need not look.
+    access_noted: AtomicBool,
 }
 
 impl fmt::Debug for Record {
@@ -71,8 +70,7 @@ impl Record {
             at: core.volume.inode_offset(ino)?,
             inode_size: core.geometry.inode_size(),
             tree: BlockTree::new(&core.volume, ino)?,
-            times: Mutex::new(rank::TABLE, ()),
-            version: AtomicU32::new(0),
+            access_noted: AtomicBool::new(false),
             core: Arc::clone(core),
         })
     }
@@ -212,15 +210,6 @@ impl Record {
         self.load32(field!(self.at, RawInode, i_blocks))
     }
 
-    /// One word of `i_block`: a block pointer, a device number, or four bytes of a fast symlink.
-    pub(crate) fn block_word(&self, index: u64) -> u32 {
-        self.load32(
-            field!(self.at, RawInode, i_block)
-                .cast::<U32>()
-                .add(index * 4),
-        )
-    }
-
     /// The 60 bytes of `i_block` as they lie.
     pub(crate) fn block_bytes(&self) -> [u8; 60] {
         let mut bytes = [0; 60];
@@ -286,27 +275,21 @@ impl Record {
 
     /// Runs `stores` alone among the writers of times and size, so that no reader sees half of them.
     pub(crate) fn update<R>(&self, stores: impl FnOnce() -> R) -> R {
-        let _alone = self.times.lock();
-        self.version.fetch_add(1, Ordering::AcqRel);
-        let result = stores();
-        self.version.fetch_add(1, Ordering::AcqRel);
-        result
+        self.core.versions.write(self.ino, stores)
     }
 
     /// Runs `loads` until no writer came between.
     fn consistent<R>(&self, loads: impl Fn() -> R) -> R {
-        for _ in 0..8 {
-            let before = self.version.load(Ordering::Acquire);
-            if before & 1 == 0 {
-                let result = loads();
-                ext2dax_sync::atomic::fence(Ordering::Acquire);
-                if self.version.load(Ordering::Relaxed) == before {
-                    return result;
-                }
-            }
-        }
-        let _alone = self.times.lock();
-        loads()
+        self.core.versions.read(self.ino, loads)
+    }
+
+    /// Whether a read would leave the access time as it is, as far as a change since the last look can tell.
+    pub(crate) fn is_access_noted(&self) -> bool {
+        self.access_noted.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_access_noted(&self) {
+        self.access_noted.store(true, Ordering::Relaxed);
     }
 
     fn extra(&self) -> Option<Extra> {
@@ -336,7 +319,7 @@ impl Record {
         self.store32(seconds, low);
     }
 
-    /// Access, modification, change and, where the inode is large enough, creation time: one moment's values.
+    /// Access, modification and change time: one moment's values.
     pub(crate) fn times(&self) -> Times {
         self.consistent(|| {
             let extra = self.extra();
@@ -354,9 +337,6 @@ impl Record {
                     field!(self.at, RawInode, i_ctime),
                     extra.and_then(Extra::change),
                 ),
-                birth: extra
-                    .and_then(Extra::birth)
-                    .map(|(low, high)| self.decode(low, Some(high))),
             }
         })
     }
@@ -364,6 +344,7 @@ impl Record {
     /// Stores the times given and flushes their lines; durable with the caller's next fence (rule R8: a time never
     /// costs a fence of its own).
     pub(crate) fn set_times(&self, change: TimeChange) {
+        self.access_noted.store(false, Ordering::Relaxed);
         self.update(|| {
             let extra = self.extra();
             let extra = extra.as_ref();
@@ -442,8 +423,6 @@ pub(crate) struct Times {
     pub(crate) access: Timestamp,
     pub(crate) modify: Timestamp,
     pub(crate) change: Timestamp,
-    /// Only inodes larger than 128 bytes have one.
-    pub(crate) birth: Option<Timestamp>,
 }
 
 /// The part of the inode from byte 128 on, as far as `i_extra_isize` covers it.
@@ -468,11 +447,6 @@ impl Extra {
 
     fn access(&self) -> Option<Off<U32>> {
         self.covering(field!(self.at, RawInodeExtra, i_atime_extra))
-    }
-
-    fn birth(&self) -> Option<(Off<U32>, Off<U32>)> {
-        let high = self.covering(field!(self.at, RawInodeExtra, i_crtime_extra))?;
-        Some((field!(self.at, RawInodeExtra, i_crtime), high))
     }
 }
 

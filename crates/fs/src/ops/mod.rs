@@ -35,8 +35,8 @@ use ext2dax_format::{CorruptKind, Error, FileBlock, FileType, Result};
 use ext2dax_getblock::Mapping;
 
 use crate::dir::{self, Entry};
-use crate::inode::Node;
 use crate::inode::lifetime::Handle;
+use crate::inode::{Attributes, Node, attr};
 use crate::mount::Mount;
 
 pub(crate) use create::{create, mkdir, mknod, symlink};
@@ -91,6 +91,23 @@ fn named(mount: &Mount, ino: u32) -> Result<Arc<Node>> {
         Err(Error::Stale) => Err(Error::NotFound),
         other => other,
     }
+}
+
+/// The attributes of what `name` leads to, read from the medium under the directory's lock.
+///
+/// # Errors
+/// As [`lookup`].
+pub(crate) fn attributes(mount: &Mount, parent: &Node, name: &[u8]) -> Result<Attributes> {
+    let core = &mount.core;
+    dir::lookup(parent, name, |found| {
+        let attributes = attr::read(core, core.geometry.ino(found.ino)?)?;
+        // A name of a dead inode is what a crash leaves: there is no such file.
+        if attributes.links == 0 {
+            Err(Error::NotFound)
+        } else {
+            Ok(attributes)
+        }
+    })
 }
 
 /// See [`dir::read_dir`].

@@ -142,7 +142,10 @@ impl DirEntry {
     /// `NotFound` if the name is gone by now; `Corrupt`.
     pub fn metadata(&self) -> Result<Metadata> {
         let (mount, dir) = self.dir.inode.parts();
-        let node = ops::lookup(mount, dir, self.file_name())?;
-        Ok(Metadata::new(node.attributes()?))
+        Ok(Metadata::new(ops::attributes(
+            mount,
+            dir,
+            self.file_name(),
+        )?))
     }
 }

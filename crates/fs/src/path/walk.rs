@@ -14,7 +14,7 @@ use alloc::sync::Arc;
 
 use ext2dax_format::{Error, FileType, Ino, NAME_MAX, Result};
 
-use crate::inode::Node;
+use crate::inode::{Attributes, Node};
 use crate::mount::Mount;
 use crate::ops;
 
@@ -194,6 +194,26 @@ impl<'m> Walk<'m> {
             Last::Dot | Last::Root => Ok(Arc::clone(&place.dir)),
             Last::DotDot => self.step(&place.dir, b".."),
         }
+    }
+
+    /// The attributes of what `path` leads to, read where the inode lies: an inode that is not in core stays out of it.
+    ///
+    /// # Errors
+    /// As [`Walk::find`].
+    pub(crate) fn attributes(&mut self, path: &[u8], last: LastLink) -> Result<Attributes> {
+        let place = self.place(path)?;
+        if let Last::Name(name) = &place.last {
+            let found = ops::attributes(self.mount, &place.dir, name)?;
+            let follows = last == LastLink::Follow || place.wants_dir;
+            if !(follows && found.file_type == FileType::Symlink) {
+                return if place.wants_dir && found.file_type != FileType::Directory {
+                    Err(Error::NotADirectory)
+                } else {
+                    Ok(found)
+                };
+            }
+        }
+        Walk::new(self.mount).find(path, last)?.attributes()
     }
 
     /// The target of a symlink.

@@ -137,10 +137,8 @@ impl FileSystem {
     /// # Errors
     /// Those of every call that takes a path.
     pub fn metadata(&self, path: impl PathBytes) -> Result<Metadata> {
-        Ok(Metadata::new(
-            self.find(path.path_bytes(), LastLink::Follow)?
-                .attributes()?,
-        ))
+        let found = Walk::new(&self.mount).attributes(path.path_bytes(), LastLink::Follow)?;
+        Ok(Metadata::new(found))
     }
 
     /// The same, of a symlink itself.
@@ -148,9 +146,8 @@ impl FileSystem {
     /// # Errors
     /// Those of every call that takes a path.
     pub fn symlink_metadata(&self, path: impl PathBytes) -> Result<Metadata> {
-        Ok(Metadata::new(
-            self.find(path.path_bytes(), LastLink::Keep)?.attributes()?,
-        ))
+        let found = Walk::new(&self.mount).attributes(path.path_bytes(), LastLink::Keep)?;
+        Ok(Metadata::new(found))
     }
 
     /// Whether `path` leads to anything.
