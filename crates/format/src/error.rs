@@ -126,7 +126,7 @@ plain_errors! {
     Overflow = 75, "value too large for its field";
     /// Interrupted. `EINTR`.
     Interrupted = 4, "interrupted";
-    /// The journal must be replayed first. `EOPNOTSUPP`.
+    /// Another driver left it as it was in use, or marked it as damaged: not for writing before a check. `EUCLEAN`.
     NeedsFsck = 117, "not cleanly unmounted by another driver: run fsck first, or open read-only";
 }
 

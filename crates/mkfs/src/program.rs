@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
 
-use crate::{Plan, Progress};
+use crate::{Before, Plan, Progress};
 
 mod args;
 mod extended;
@@ -95,12 +95,13 @@ fn make(args: &Args) -> anyhow::Result<()> {
         return report::plan(args, &plan, &target, false);
     }
     target.check_free_to_use(args.force)?;
-    write(args, &plan, &target)?;
+    write(args, &plan, &target, request.prezeroed)?;
     report::plan(args, &plan, &target, true)
 }
 
-fn write(args: &Args, plan: &Plan, target: &Target) -> anyhow::Result<()> {
-    let (pmem, before) = target.open(plan.len_bytes())?;
+fn write(args: &Args, plan: &Plan, target: &Target, prezeroed: bool) -> anyhow::Result<()> {
+    let (pmem, found) = target.open(plan.len_bytes())?;
+    let before = if prezeroed { Before::Zeroes } else { found };
     let bar = (std::io::stderr().is_terminal() && !args.quiet && !args.json)
         .then(|| indicatif::ProgressBar::new(u64::from(plan.geometry().groups())));
     let written = plan.write_with(&pmem, before, |Progress { done, .. }| {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use clap::{ArgAction, Parser};
+use ext2dax_format::Compat;
 
 use super::extended;
 use super::size;
@@ -109,6 +110,10 @@ pub(crate) struct Request {
     pub(crate) explicit_block_size: bool,
     /// No clock and no random numbers.
     pub(crate) reproducible: bool,
+    /// The target holds zero bytes already.
+    pub(crate) prezeroed: bool,
+    /// `num_backup_sb` was given.
+    pub(crate) backups_given: bool,
     /// Options that ask for what holds anyway.
     pub(crate) notes: Vec<String>,
 }
@@ -129,12 +134,12 @@ impl Args {
             offset: 0,
             explicit_block_size: self.block_size.is_some(),
             reproducible: epoch.is_some() || self.uuid.as_deref() == Some("content"),
+            prezeroed: false,
+            backups_given: false,
             notes: Vec::new(),
         };
         extended::apply(&self.extended, &mut request)?;
-        if request.options.revision == 0 && !self.features.is_empty() {
-            bail!("-O: features need revision 1");
-        }
+        self.check_together(&request)?;
         let unit = if self.block_size.is_some() {
             request.options.block_size
         } else {
@@ -151,6 +156,31 @@ impl Args {
             None => now(),
         };
         Ok(request)
+    }
+
+    /// No option is taken and then ignored.
+    fn check_together(&self, request: &Request) -> anyhow::Result<()> {
+        let options = &request.options;
+        if options.revision == 0 {
+            if !self.features.is_empty() {
+                bail!("-O: features need revision 1");
+            }
+            if self.inode_size.is_some() && options.inode_size != 128 {
+                bail!(
+                    "-I {}: inodes of revision 0 have 128 bytes",
+                    options.inode_size
+                );
+            }
+            if options.resize_to.is_some() {
+                bail!("-E resize: needs revision 1");
+            }
+        }
+        let sparse2 =
+            options.revision > 0 && options.features.compat.contains(Compat::SPARSE_SUPER2);
+        if request.backups_given && !sparse2 {
+            bail!("-E num_backup_sb: needs -O sparse_super2");
+        }
+        Ok(())
     }
 
     fn usage_type(&self, options: &mut Options) -> anyhow::Result<()> {

@@ -45,6 +45,7 @@ fn apply_one(key: &str, value: Option<&str>, request: &mut Request) -> anyhow::R
         }
         "num_backup_sb" => {
             options.backup_superblocks = number()?;
+            request.backups_given = true;
             if options.backup_superblocks > 2 {
                 bail!("must be 0, 1 or 2");
             }
@@ -55,15 +56,12 @@ fn apply_one(key: &str, value: Option<&str>, request: &mut Request) -> anyhow::R
         "revision" => options.revision = number()?,
         "test_fs" => options.test_fs = true,
         "reproducible" => request.reproducible = true,
-        "nodiscard"
-        | "discard"
-        | "no_copy_xattrs"
-        | "lazy_itable_init"
-        | "assume_storage_prezeroed" => {
+        "nodiscard" | "discard" | "no_copy_xattrs" | "lazy_itable_init" => {
             request
                 .notes
                 .push(format!("-E {key}: changes nothing here"));
         }
+        "assume_storage_prezeroed" => request.prezeroed = value != Some("0"),
         "encoding" | "encoding_flags" => bail!("casefold is an ext4 feature"),
         "mmp_update_interval" => bail!("mmp is an ext4 feature"),
         "orphan_file_size" => bail!("orphan_file is an ext4 feature"),

@@ -70,9 +70,15 @@ fn every_refusal_is_one_line_and_leaves_no_file() {
         ("-E nonsense x 8m", "-E nonsense: unknown key"),
         ("-E offset=100 x 8m", "multiple of 512"),
         ("-E root_perms=9 x 8m", "octal"),
-        ("-E num_backup_sb=3 x 8m", "must be 0, 1 or 2"),
+        (
+            "-O sparse_super2 -E num_backup_sb=3 x 8m",
+            "must be 0, 1 or 2",
+        ),
         ("-E resize=100 x 8m", "-E resize=100"),
         ("-E encoding=utf8 x 8m", "ext4 feature"),
+        ("-r 0 -I 256 x 8m", "inodes of revision 0 have 128 bytes"),
+        ("-r 0 -O filetype x 8m", "need revision 1"),
+        ("-E num_backup_sb=1 x 8m", "needs -O sparse_super2"),
         ("-t ext4 x 8m", "mke2fs -t ext4"),
         ("-T nonsense x 8m", "-T nonsense"),
         ("-c x 8m", "-c: "),
@@ -118,6 +124,14 @@ fn dry_run_writes_nothing_and_names_the_backups() {
     );
     assert!(!dir.path().join("x").exists());
     assert_eq!(made(dir.path(), "-q x 8m"), "");
+    assert!(
+        made(dir.path(), "-n -b -8192 y 8m").contains("blocks of 8192"),
+        "at least"
+    );
+    assert!(
+        made(dir.path(), "-n -b -1024 y 8m").contains("blocks of 4096"),
+        "at least"
+    );
 }
 
 #[test]
@@ -180,4 +194,37 @@ fn a_file_held_by_a_reader_is_refused_and_kept() {
             .unwrap();
     refused(dir.path(), "-F x", "in use");
     assert_eq!(std::fs::read(dir.path().join("x")).unwrap(), before);
+}
+
+/// Overwriting a mounted image would leave the kernel with a file system that is no more.
+#[test]
+fn a_mounted_image_is_refused_until_forced_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    made(dir.path(), "-q x 4m");
+    let (image, at) = (dir.path().join("x"), dir.path().join("mnt"));
+    std::fs::create_dir(&at).unwrap();
+    let mount = Command::new("mount")
+        .args(["-t", "ext2", "-o", "loop,ro"])
+        .arg(&image)
+        .arg(&at)
+        .output();
+    if !mount.is_ok_and(|output| output.status.success()) {
+        assert!(
+            std::env::var_os("CI").is_none_or(|value| value != "true"),
+            "no kernel mount"
+        );
+        eprintln!("skipped: no kernel mount");
+        return;
+    }
+    let before = std::fs::read(&image).unwrap();
+    let output = run(dir.path(), "-F x");
+    let complaint = String::from_utf8(output.stderr).unwrap();
+    let unchanged = std::fs::read(&image).unwrap() == before;
+    assert!(Command::new("umount").arg(&at).status().unwrap().success());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        complaint.contains("in use") && complaint.contains("-F -F"),
+        "{complaint}"
+    );
+    assert!(unchanged);
 }
