@@ -2,6 +2,7 @@ use zerocopy::little_endian::{U16, U32};
 
 use super::*;
 use crate::sample::{self, BLOCK_SIZES};
+use crate::{GroupNr, Ino};
 
 type Patch = fn(&mut RawSuperblock);
 
