@@ -1,0 +1,54 @@
+//! The parsers: superblock, descriptor, directory block, index, attributes, names.
+#![no_main]
+
+use ext2dax_format::dirent::Entries;
+use ext2dax_format::htree::{HashVersion, Node, Root, Seed, hash};
+use ext2dax_format::xattr::Attributes;
+use ext2dax_format::{FileBlock, Geometry, GroupNr, Ino, RawGroupDesc, RawInode, RawSuperblock, signature};
+use libfuzzer_sys::fuzz_target;
+use zerocopy::FromBytes;
+
+fuzz_target!(|data: &[u8]| {
+    let _ = signature::looks_like(data);
+    let Ok((raw, rest)) = RawSuperblock::read_from_prefix(data) else {
+        let _ = hash(data, HashVersion::HalfMd4, Seed::default());
+        let _ = hash(data, HashVersion::TeaUnsigned, Seed([1, 2, 3, 4]));
+        return;
+    };
+    for len in [u64::MAX, 1 << 20, 2048] {
+        let Ok(geometry) = Geometry::new(&raw, len) else { continue };
+        assert!(geometry.len_bytes() <= len);
+        for group in geometry.all_groups().take(9).chain(geometry.all_groups().rev().take(9)) {
+            assert!(geometry.group_run(group).end() <= geometry.blocks_count());
+            assert!(geometry.desc_offset(group) + 32 <= geometry.len_bytes());
+        }
+        with_geometry(&geometry, rest);
+    }
+});
+
+fn with_geometry(geometry: &Geometry, rest: &[u8]) {
+    if let Ok((desc, _)) = RawGroupDesc::read_from_prefix(rest)
+        && let Ok(desc) = geometry.group_desc(&desc, GroupNr::FIRST)
+    {
+        let tables = geometry.group_tables(&desc, GroupNr::FIRST);
+        assert!(tables.iter().all(|run| run.end() <= geometry.blocks_count()));
+    }
+    if let Ok((inode, _)) = RawInode::read_from_prefix(rest) {
+        let _ = inode.checked_size(Ino::ROOT, geometry);
+        let _ = inode.device();
+    }
+    let block = rest.get(..geometry.block_size() as usize).unwrap_or(rest);
+    let entries = Entries::new(block, geometry, Ino::ROOT, FileBlock(0));
+    assert!(entries.count() <= block.len() / 12 + 1);
+    if let Ok(root) = Root::parse(block, geometry, Ino::ROOT) {
+        let _ = root.node.iter().count();
+    }
+    if let Ok(node) = Node::parse(block, geometry, Ino::ROOT, FileBlock(1)) {
+        let _ = node.iter().count();
+    }
+    let _ = Attributes::in_inode(block, Ino::ROOT).count();
+    let at = geometry.group_first_block(GroupNr::FIRST);
+    if let Ok(attributes) = Attributes::in_block(block, Ino::ROOT, at) {
+        let _ = attributes.count();
+    }
+}
