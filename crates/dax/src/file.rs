@@ -33,6 +33,7 @@ pub struct DaxFile<M: BlockMap> {
     pub(crate) tail_exposed: AtomicBool,
     /// Bytes that read and write copied but a page cache below may still lose: one interval, for `sync`.
     pub(crate) unsynced: Mutex<Range<u64>>,
+    fault_blocks: AtomicU64,
 }
 
 impl<M: BlockMap> DaxFile<M> {
@@ -50,6 +51,7 @@ impl<M: BlockMap> DaxFile<M> {
             size: AtomicU64::new(size),
             tail_exposed: AtomicBool::new(false),
             unsynced: Mutex::new(rank::SUPER, 0..0),
+            fault_blocks: AtomicU64::new(0),
         }
     }
 
@@ -107,6 +109,17 @@ impl<M: BlockMap> DaxFile<M> {
     #[must_use]
     pub fn has_views(&self) -> bool {
         self.space.view_count() > 0
+    }
+
+    /// Blocks that page faults have attached to holes since the file was opened: a count for logs and demonstrations.
+    #[must_use]
+    pub fn blocks_filled_by_faults(&self) -> u64 {
+        self.fault_blocks.load(Ordering::Relaxed)
+    }
+
+    /// Counts blocks that a fault has just attached.
+    pub fn note_filled_by_fault(&self, blocks: u64) {
+        self.fault_blocks.fetch_add(blocks, Ordering::Relaxed);
     }
 
     /// Attaches a mapping. From the return on faults may be handled for it.

@@ -187,6 +187,9 @@ impl<M: BlockMap> Service<'_, M> {
                         self.report(*error);
                     })?;
                 entry.shrink(run.len);
+                if run.new {
+                    self.file.note_filled_by_fault(run.len);
+                }
                 self.map_block(entry, run.off)
             }
             (Access::Read | Access::SharedWrite, Extent::Hole { len }) => {

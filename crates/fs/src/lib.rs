@@ -34,6 +34,8 @@ pub use ext2dax_dax as dax;
 pub use ext2dax_fault as fault;
 pub use ext2dax_format::device::Device;
 pub use ext2dax_format::{Error, FileType, InodeFlags, Result, Timestamp};
+/// The regions that images lie in, and how they become durable.
+pub use ext2dax_pmem as pmem;
 pub use inode::{Attributes, Inode, Map, SetAttributes, Window};
 pub use mount::{FileSystem, StatFs};
 pub use ops::{New, RenameFlags};

@@ -56,6 +56,12 @@ impl File {
 }
 
 impl MappedFile {
+    /// Blocks that page faults have attached to holes of the file since it was opened.
+    #[must_use]
+    pub fn blocks_filled_by_faults(&self) -> u64 {
+        self.file.blocks_filled_by_faults()
+    }
+
     /// The mapped file.
     #[must_use]
     pub fn inode(&self) -> &Inode {
