@@ -81,8 +81,9 @@ pub(super) fn run(fs: &FileSystem, mmu: &HostMmu, time: Duration) -> Result<Expe
     say(
         "page faults",
         &format!(
-            "{} served, {} pieces mapped, {} moved",
+            "{} served, {} blocks allocated by them, {} pieces mapped, {} moved",
             stats.faults - before.faults,
+            view.blocks_filled_by_faults(),
             stats.pieces - before.pieces,
             stats.moves - before.moves
         ),
