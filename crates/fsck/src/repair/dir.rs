@@ -276,7 +276,7 @@ fn add_sectors(image: &Image, layout: &Layout, inode: u64) {
     ));
 }
 
-/// All names of a directory.
+/// All names of a directory, those of empty entries with inode 0.
 fn names(image: &Image, checked: &Checked, ino: u32) -> Vec<(Vec<u8>, u32)> {
     let mut names = Vec::new();
     let mut bytes = vec![0; checked.volume.layout.block_size as usize];
@@ -284,9 +284,7 @@ fn names(image: &Image, checked: &Checked, ino: u32) -> Vec<(Vec<u8>, u32)> {
         image.read(checked.volume.layout.at(place.block), &mut bytes);
         let mut offset = 0;
         while let Some(entry) = Entry::parse(&bytes, offset) {
-            if entry.ino != 0 {
-                names.push((entry.name.to_vec(), entry.ino));
-            }
+            names.push((entry.name.to_vec(), entry.ino));
             offset += entry.rec_len;
         }
         true
@@ -298,7 +296,7 @@ fn names(image: &Image, checked: &Checked, ino: u32) -> Vec<(Vec<u8>, u32)> {
 pub(super) fn find(image: &Image, checked: &Checked, dir: u32, name: &[u8]) -> Option<u32> {
     names(image, checked, dir)
         .into_iter()
-        .find(|(found, _)| found == name)
+        .find(|(found, ino)| found == name && *ino != 0)
         .map(|(_, ino)| ino)
 }
 
@@ -312,16 +310,22 @@ pub(super) fn rename_entry(
 ) -> bool {
     let at = checked.volume.layout.at(finding.block) + u64::from(offset);
     let names = names(image, checked, finding.parent);
-    if names
-        .iter()
-        .filter(|(name, ino)| *name == finding.name && *ino == finding.ino)
-        .count()
-        > 1
-    {
+    let count = |ino: u32| {
+        names
+            .iter()
+            .filter(|(name, found)| *name == finding.name && *found == ino)
+            .count()
+    };
+    // Of three entries under one name e2fsck clears the second and renames the third; so do we.
+    if count(finding.ino) > 1 && count(0) % 2 == 0 {
         image.patch(Patch::word(at, 0));
         return true;
     }
-    let taken: HashSet<Vec<u8>> = names.into_iter().map(|(name, _)| name).collect();
+    let taken: HashSet<Vec<u8>> = names
+        .into_iter()
+        .filter(|(_, ino)| *ino != 0)
+        .map(|(name, _)| name)
+        .collect();
     let clean: Vec<u8> = finding
         .name
         .iter()

@@ -93,7 +93,10 @@ impl Subject<'_> {
     pub(crate) fn has_blocks(&self) -> bool {
         match Kind::of_mode(self.raw.i_mode.get()) {
             Kind::REGULAR | Kind::DIRECTORY => true,
-            Kind::SYMLINK if self.raw.i_file_acl.get() == 0 => self.raw.i_blocks.get() != 0,
+            // A text that fits its size is a text, whatever i_blocks says.
+            Kind::SYMLINK if self.raw.i_file_acl.get() == 0 => {
+                self.raw.i_blocks.get() != 0 && !special::is_text(self)
+            }
             Kind::SYMLINK => {
                 self.raw.i_size.get() >= 60
                     || (self.raw.i_size.get() > 4 && self.raw.i_block[1].get() == 0)

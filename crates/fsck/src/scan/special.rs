@@ -112,13 +112,8 @@ fn valid_symlink(subject: &Subject<'_>, buffer: &mut [u8]) -> bool {
         return false;
     }
     let layout = &subject.scan.volume.layout;
-    if size < 60 {
-        let mut text = [0_u8; 60];
-        subject
-            .scan
-            .image
-            .read(subject.at + field::BLOCK, &mut text);
-        return text_len(&text) == size;
+    if size < SHORT {
+        return is_text(subject);
     }
     let block = subject.raw.i_block[0].get();
     if !layout.holds(block)
@@ -134,6 +129,19 @@ fn valid_symlink(subject: &Subject<'_>, buffer: &mut [u8]) -> bool {
     subject.scan.image.read(layout.at(block), buffer);
     let len = text_len(buffer);
     len == size && len < u64::from(layout.block_size)
+}
+
+/// Shorter links stand in the inode itself.
+const SHORT: u64 = 60;
+
+/// Whether `i_block` holds a text as long as the inode says.
+pub(super) fn is_text(subject: &Subject<'_>) -> bool {
+    let mut text = [0_u8; 60];
+    subject
+        .scan
+        .image
+        .read(subject.at + field::BLOCK, &mut text);
+    subject.size() < SHORT && text_len(&text) == subject.size()
 }
 
 fn text_len(text: &[u8]) -> u64 {

@@ -6,7 +6,9 @@
 )]
 
 mod campaign;
+mod hostile;
 mod judge;
+mod killed;
 mod repairs;
 mod samples;
 mod shared_images;
