@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 
 use ext2dax_sync::atomic::{AtomicU64, Ordering};
 use ext2dax_sync::rank::{self, RankToken};
-use ext2dax_sync::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use ext2dax_sync::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard, mutant};
 
 use crate::PAGE_BITS;
 use crate::entry::{Entries, Kind, LEAF, Leaf, MAX_UNITS, Word};
@@ -281,6 +281,9 @@ impl AddressSpace {
     }
 
     fn wake(&self) {
+        if mutant("waiters woken without their mutex") {
+            return self.wake.notify_all();
+        }
         let guard = self.asleep.lock();
         self.wake.notify_all();
         drop(guard);
@@ -305,7 +308,7 @@ impl AddressSpace {
         self.each_view(pages, |view, part| {
             if own.is_some_and(|own| own.is(view)) {
                 view.table().break_zero(part);
-            } else if !ext2dax_sync::mutant("zero page left in other views") {
+            } else if !mutant("zero page left in other views") {
                 view.table().unmap(part, false);
             }
         });
@@ -512,7 +515,7 @@ impl EntryGuard<'_> {
 impl Drop for EntryGuard<'_> {
     fn drop(&mut self) {
         for n in 0..self.count {
-            if ext2dax_sync::mutant("dirty set after the entry is unlocked") {
+            if mutant("dirty set after the entry is unlocked") {
                 self.store(self.unit + n, self.word(n).with_dirty(0));
             }
             self.store(self.unit + n, self.word(n));

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use ext2dax_format::Error;
 use ext2dax_pmem::UserSliceMut;
+use ext2dax_sync::mutant;
 
 use crate::PAGE_BITS;
 use crate::blockmap::BlockMap;
@@ -45,12 +46,15 @@ impl<M: BlockMap> DaxFile<M> {
                     self.space.lock_next(unit)
                 };
                 let entry = entry.map_err(|_| Error::NoMemory)?;
-                if matches!(entry.kind(), Kind::Block(block) if self.pins.is_written(block)) {
+                if matches!(entry.kind(), Kind::Block(block) if self.pins.is_written(block) && !mutant("stable ignores write pins"))
+                {
                     return Err(Error::Busy);
                 }
                 entries.push(entry);
             }
-            self.space.write_protect(self.space.pages_of(units));
+            if !mutant("stable without write-protect") {
+                self.space.write_protect(self.space.pages_of(units));
+            }
         }
         Ok(StableGuard {
             file: self,

@@ -110,7 +110,7 @@ fn attempt<M: BlockMap>(file: &DaxFile<M>, view: &View, fault: &Fault) -> Result
         false if fault.nowait => Some(space.try_invalidate_shared().ok_or(WOULD_BLOCK)?),
         false => Some(space.invalidate_shared()),
     };
-    if !view.is_alive() {
+    if !view.is_alive() && !mutant("fault into a dead view") {
         return Err(Stop::With(Outcome::Retry));
     }
     // P3, under INVALIDATE: the size cannot shrink before the install.

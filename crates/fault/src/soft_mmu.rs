@@ -139,6 +139,19 @@ pub struct SoftTable {
     id: usize,
 }
 
+impl SoftTable {
+    /// Whether neither the table nor any TLB holds a translation of the view.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let state = self.machine.state.lock();
+        let mut all = state
+            .tables
+            .keys()
+            .chain(state.tlbs.iter().flat_map(Tlb::keys));
+        all.all(|(table, _)| *table != self.id)
+    }
+}
+
 impl PageTable for SoftTable {
     fn map(&self, idx: u64, frame: Frame, pages: u32, prot: Prot) -> Result<(), MapError> {
         self.machine.point();
@@ -269,7 +282,11 @@ impl<M: BlockMap> Faulting for Mapping<M> {
     }
 
     fn fault(&self, fault: &Fault) -> Outcome {
-        handle(&self.file, &self.view, fault)
+        match handle(&self.file, &self.view, fault) {
+            // Nothing is mapped there any more: the program gets what it deserves.
+            Outcome::Retry if !self.view.is_alive() => Outcome::Segv,
+            outcome => outcome,
+        }
     }
 }
 

@@ -35,7 +35,7 @@ fn effort() -> Effort {
     } else {
         Effort {
             preemptions: 2,
-            exhaustive_runs: 50_000,
+            exhaustive_runs: 20_000,
             pct_runs: 500,
         }
     }
@@ -113,6 +113,10 @@ const MUTANTS: &[(&str, &str)] = &[
     ("WRITE closes before PIN", "MC-38"),
     ("ENTRY held across the copy", "MC-33"),
     ("INVALIDATE held across the copy", "MC-33"),
+    ("waiters woken without their mutex", "MC-06"),
+    ("fault into a dead view", "MC-45"),
+    ("stable without write-protect", "MC-52 "),
+    ("stable ignores write pins", "MC-52p"),
     ("fsync cleans a pinned page", "MC-32"),
     ("fsync samples pins after the flush", "MC-32"),
     ("punch waits for pins holding INVALIDATE", "MC-37"),

@@ -40,6 +40,8 @@ pub(crate) enum Op {
     LastUnmap,
     Fsync,
     Freeze,
+    /// Holds the page still and looks at it twice.
+    Stable,
     /// Another file takes a free block and fills it.
     OtherAlloc,
 }
@@ -123,6 +125,7 @@ impl<'a> Actor<'a> {
                 .sync(0..u64::MAX)
                 .expect("the medium does not fail"),
             Op::Freeze => self.freeze(),
+            Op::Stable => self.hold_still(),
             Op::OtherAlloc => {
                 world.point();
                 if let Ok((block, _)) = world.store.take(Owner::File(OTHER), 1) {
@@ -147,14 +150,14 @@ impl<'a> Actor<'a> {
                     "F-6: a load saw a byte from past the old end"
                 );
             }
-            Err(Outcome::Bus(Bus::PastEof)) => {}
+            Err(Outcome::Bus(Bus::PastEof) | Outcome::Segv) => {}
             Err(other) => panic!("a load got {other:?}"),
         }
     }
 
     fn store(&self, cell: usize, value: u8) {
         match self.cpu.store(self.mapping, CELLS[cell], &[value]) {
-            Ok(()) | Err(Outcome::Bus(Bus::PastEof | Bus::NoSpace)) => {}
+            Ok(()) | Err(Outcome::Bus(Bus::PastEof | Bus::NoSpace) | Outcome::Segv) => {}
             Err(other) => panic!("a store got {other:?}"),
         }
     }
@@ -227,11 +230,12 @@ impl<'a> Actor<'a> {
 
     fn last_unmap(&self) {
         let world = self.world;
-        let tails = world
-            .views
-            .iter()
-            .map(|mapping| world.file.detach(&mapping.view));
-        if tails.collect::<Vec<_>>().contains(&LastView::ZeroTail) {
+        let mut tail = false;
+        for (number, mapping) in world.views.iter().enumerate() {
+            tail |= world.file.detach(&mapping.view) == LastView::ZeroTail;
+            world.facts().detached[number] = true;
+        }
+        if tail {
             // A closed gate means that the freezer does the work.
             if let Some(_gate) = world.gates.write.try_enter() {
                 let _inode = (!mutant("tail zeroed without INODE")).then(|| world.inode.write());
@@ -239,6 +243,25 @@ impl<'a> Actor<'a> {
                 world.file.zero_tail().expect("the medium does not fail");
             }
         }
+    }
+
+    /// A write pin in the page refuses it.
+    fn hold_still(&self) {
+        let world = self.world;
+        let _gate = world.gates.write.enter();
+        let _inode = world.inode.write();
+        let Ok(stable) = world.file.stable(0..PAGE) else {
+            return;
+        };
+        let mut looks = [[0; PAGE as usize]; 2];
+        for look in &mut looks {
+            world.point();
+            stable.read(0, look).expect("a good tree");
+        }
+        assert!(
+            looks[0] == looks[1],
+            "F-9: a byte changed while the page was held still"
+        );
     }
 
     fn freeze(&self) {

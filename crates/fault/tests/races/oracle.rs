@@ -16,6 +16,8 @@ pub(crate) struct Facts {
     pub(crate) busy: usize,
     /// While frozen: the content when that began.
     pub(crate) frozen: Option<Content>,
+    /// Views that have been detached.
+    pub(crate) detached: [bool; 2],
     /// The size at the last step.
     pub(crate) size: u64,
 }
@@ -52,6 +54,14 @@ impl World {
             .find(|block| matches!(self.store.owner(**block), Owner::Free | Owner::File(OTHER)))
         {
             return Err(format!("F-1: block {pinned} is pinned and was freed"));
+        }
+        let dead = self
+            .views
+            .iter()
+            .zip(facts.detached)
+            .find(|(view, dead)| *dead && !view.table.is_empty());
+        if dead.is_some() {
+            return Err("F-1: a translation in a view that was detached".into());
         }
         if let Some(block) = self.tracker.stray() {
             return Err(format!(

@@ -67,6 +67,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             [Store(3)],
             [Load, Load]
         ),
+        scenario!("MC-06 store x store in one hole", ALL, [Store(3)], [StoreTail(4)]; [3, 4]),
         scenario!("MC-07 store x fsync", ALL, [Store(3), Store(4)], [Fsync]),
         scenario!("MC-09 load x write(2)", ALL, [Load, Load], [Write(5)]),
         scenario!("MC-10 store x write(2)", ALL, [Store(3)], [Write(5)]),
@@ -158,6 +159,25 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             MOST,
             [ReadIntoView(3)],
             [Freeze]
+        ),
+        scenario!(
+            "MC-45 load, store x last unmap x punch",
+            ALL,
+            [Load, Store(3)],
+            [LastUnmap],
+            [Punch]
+        ),
+        scenario!(
+            "MC-52 stable x store, store",
+            ALL,
+            [Store(3), Store(4)],
+            [Stable]
+        ),
+        scenario!(
+            "MC-52p stable x pin, store",
+            ALL,
+            [Pin, PinStore(3), Unpin],
+            [Stable]
         ),
     ]
 }
