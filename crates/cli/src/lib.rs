@@ -1,1 +1,133 @@
-//! The ext2dax tool: look into an image, and the demonstration.
+//! The tool `ext2dax`: looks into an image, as a library so that its manual page is made from the same definitions.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `args` | the command line |
+//! | `ls`, `cat`, `stat`, `df` | one command each |
+//! | `show` | times, modes and names as text |
+
+mod args;
+mod cat;
+mod df;
+mod ls;
+mod show;
+mod stat;
+
+use std::ffi::OsString;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::{CommandFactory as _, Parser as _};
+use ext2dax::{FileSystem, MountOptions};
+use ext2dax_pmem::{Access, FileRegion};
+
+use args::{Args, Command};
+
+/// The command line, for help texts and manual pages.
+#[must_use]
+pub fn command() -> clap::Command {
+    Args::command()
+}
+
+/// Runs the tool on the arguments of the process.
+#[must_use]
+pub fn main() -> ExitCode {
+    run(std::env::args_os())
+}
+
+/// Runs the tool; the first argument is its name. Exit status 0: all done. 1: something was not done, each said on
+/// stderr. 2: usage.
+#[must_use]
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args = match Args::try_parse_from(args) {
+        Ok(args) => args,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() {
+                ExitCode::from(2)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    let mut out = BufWriter::new(io::stdout().lock());
+    let result = execute(&args, &mut out).and_then(|all| {
+        out.flush()?;
+        Ok(all)
+    });
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = out.flush();
+            complain(&args, &error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// False if something that was asked for was not done, and has been said.
+fn execute(args: &Args, out: &mut dyn Write) -> Result<bool> {
+    let image = args.command.image();
+    let fs = open(image).with_context(|| image.display().to_string())?;
+    match &args.command {
+        Command::Ls(options) => ls::run(args, options, &fs, out),
+        Command::Cat(options) => cat::run(args, options, &fs, out),
+        Command::Stat(options) => stat::run(args, options, &fs, out),
+        Command::Df(_) => df::run(args, image, &fs, out),
+    }
+}
+
+/// Reading commands change nothing: the image is opened and mounted for reading.
+fn open(image: &Path) -> Result<FileSystem> {
+    let region = FileRegion::open(image, Access::ReadOnly)?;
+    Ok(FileSystem::mount(
+        region,
+        &MountOptions::new().read_only(true),
+    )?)
+}
+
+/// One line on stderr; an object with `--json`.
+fn complain(args: &Args, error: &anyhow::Error) {
+    let name = args.command.name();
+    let _ = if args.json {
+        let errno = error
+            .downcast_ref::<ext2dax::Error>()
+            .map(|error| error.errno());
+        let object =
+            serde_json::json!({ "op": name, "error": format!("{error:#}"), "errno": errno });
+        writeln!(io::stderr(), "{object}")
+    } else {
+        writeln!(io::stderr(), "ext2dax {name}: {error:#}")
+    };
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Runs `each` for every path; what fails is said, and the rest goes on.
+fn for_each_path(
+    args: &Args,
+    paths: &[OsString],
+    mut each: impl FnMut(&OsString) -> Result<()>,
+) -> Result<bool> {
+    let mut all = true;
+    for path in paths {
+        match each(path) {
+            Ok(()) => {}
+            Err(error) if is_closed_pipe(&error) => return Err(error),
+            Err(error) => {
+                all = false;
+                let image = args.command.image().display();
+                complain(args, &error.context(format!("{image}: {}", path.display())));
+            }
+        }
+    }
+    Ok(all)
+}
