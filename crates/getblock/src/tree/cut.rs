@@ -123,7 +123,7 @@ impl BlockTree {
             cut.slot(self.root_slot(index), below, base)?;
         }
         if !cut.slots.is_empty() {
-            self.clear(&cut);
+            self.recent.while_changing(|| self.clear(&cut));
         }
         Ok(cut.detached)
     }

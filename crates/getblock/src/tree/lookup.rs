@@ -4,6 +4,7 @@ use ext2dax_format::{Error, FileBlock, FsBlock, Result, Run, indirect};
 use ext2dax_pmem::Off;
 use zerocopy::little_endian::U32;
 
+use super::recent::Piece;
 use super::{BlockTree, Mapping};
 
 /// Where the way to a file block ends.
@@ -32,6 +33,19 @@ impl BlockTree {
     /// *The Second Extended File System*, "Inode Table", `i_block`; Linux `ext4/blockmap.rst`.
     #[inline]
     pub fn lookup(&self, at: FileBlock, max: u32) -> Result<Mapping> {
+        if at.0 >= indirect::DIRECT
+            && let Some(start) = self.recent.find(at, max.max(1))
+        {
+            // Checked when it was remembered, as a run of so many blocks.
+            return Ok(Mapping::Existing(
+                self.volume.geometry().fs_run(start, max.max(1))?,
+            ));
+        }
+        self.walk(at, max)
+    }
+
+    fn walk(&self, at: FileBlock, max: u32) -> Result<Mapping> {
+        let turn = self.recent.turn();
         let (slot, left) = match self.leaf(at)? {
             Leaf::Slots { slot, left } => (slot, left),
             Leaf::Hole(len) => return Ok(Mapping::Hole(self.extend_hole(at, len, max))),
@@ -46,10 +60,24 @@ impl BlockTree {
             }));
         }
         let start = self.check(raw, at)?;
-        if max <= 1 {
-            return Ok(Mapping::Existing(Run::single(start)));
+        // What the inode itself holds needs no memory.
+        if at.0 < indirect::DIRECT {
+            return match max {
+                0 | 1 => Ok(Mapping::Existing(Run::single(start))),
+                _ => Ok(Mapping::Existing(
+                    self.extend_run(at, start, slot, left, max)?,
+                )),
+            };
         }
-        self.extend_run(at, start, slot, left, max)
+        let compared = max.max(self.recent.reach(at.0, raw));
+        let run = self.extend_run(at, start, slot, left, compared)?;
+        let found = Piece {
+            at: at.0,
+            start: raw,
+            len: run.len,
+        };
+        self.recent.remember(turn, found, compared);
+        Ok(Mapping::Existing(run.split(max.max(1)).0))
     }
 
     #[inline]
@@ -105,7 +133,7 @@ impl BlockTree {
         slot: Off<U32>,
         left: u32,
         max: u32,
-    ) -> Result<Mapping> {
+    ) -> Result<Run> {
         let raw = start.get();
         let next =
             |done: u32| move |index: u32, found: u32| raw.checked_add(done + index) == Some(found);
@@ -129,7 +157,7 @@ impl BlockTree {
             Some(end) => run.split(end - raw).0,
             None => run,
         };
-        Ok(Mapping::Existing(run))
+        Ok(run)
     }
 
     fn extend_hole(&self, at: FileBlock, known: u32, max: u32) -> u32 {

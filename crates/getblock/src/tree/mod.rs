@@ -5,6 +5,7 @@
 //! | `lookup` | file block to run, without a lock |
 //! | `grow` | new branches: prepared aside, spliced in by single stores |
 //! | `cut` | truncate and punch: pointers cleared, blocks detached |
+//! | `recent` | runs found lately |
 //! | `swing` | a block replaced by another one |
 //!
 //! # Locking
@@ -15,6 +16,7 @@
 mod cut;
 mod grow;
 mod lookup;
+mod recent;
 mod swing;
 
 use core::fmt;
@@ -24,6 +26,7 @@ use ext2dax_pmem::{Off, Pmem, field};
 use ext2dax_sync::{Mutex, MutexGuard, rank};
 use zerocopy::little_endian::U32;
 
+use self::recent::Recent;
 use crate::place::Windows;
 use crate::volume::Volume;
 
@@ -85,6 +88,7 @@ pub struct BlockTree {
     ino: Ino,
     at: Off<RawInode>,
     windows: Mutex<Windows>,
+    recent: Recent,
 }
 
 /// The right to change one tree.
@@ -111,6 +115,7 @@ impl BlockTree {
             ino,
             at: volume.inode_offset(ino)?,
             windows: Mutex::with_order(rank::TREE, u64::from(ino.get()), Windows::default()),
+            recent: Recent::default(),
         })
     }
 

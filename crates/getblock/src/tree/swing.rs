@@ -23,7 +23,9 @@ impl BlockTree {
     ) -> Result<Pending<Detached>> {
         let (slot, old) = self.single(at, &new)?;
         // PUBLISH: one word leads to the old block before, to the new one after; the other one is a leaked bit.
-        self.pmem().store(slot, U32::new(new.run().start.get()));
+        self.recent.while_changing(|| {
+            self.pmem().store(slot, U32::new(new.run().start.get()));
+        });
         self.pmem().flush(slot.at(), 4);
         Ok(Pending(old))
     }
@@ -53,8 +55,10 @@ impl BlockTree {
             |slot: Off<U32>, new: &Zeroed| u64::from(new.run().start.get()) << (slot.at() % 8 * 8);
         let word: Off<U64> = Off::new(slot_a.at() & !7);
         // PUBLISH: as in `swing`, for both pointers at once.
-        self.pmem()
-            .store(word, U64::new(half(slot_a, &new_a) | half(slot_b, &new_b)));
+        self.recent.while_changing(|| {
+            self.pmem()
+                .store(word, U64::new(half(slot_a, &new_a) | half(slot_b, &new_b)));
+        });
         self.pmem().flush(word.at(), 8);
         Ok(Pending(old_a.merge(old_b)))
     }
@@ -93,7 +97,8 @@ impl BlockTree {
         if branch.built_tables() {
             self.pmem().fence();
         }
-        self.store_branch(&mut branch);
+        self.recent
+            .while_changing(|| self.store_branch(&mut branch));
         Ok(Pending(old))
     }
 
