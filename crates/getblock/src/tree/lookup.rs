@@ -60,23 +60,29 @@ impl BlockTree {
             }));
         }
         let start = self.check(raw, at)?;
-        // What the inode itself holds needs no memory.
-        if at.0 < indirect::DIRECT {
+        // What the inode itself holds need not be remembered.
+        let reach = if at.0 < indirect::DIRECT {
+            None
+        } else {
+            self.recent.reach(at.0, raw)
+        };
+        let Some(reach) = reach else {
             return match max {
                 0 | 1 => Ok(Mapping::Existing(Run::single(start))),
                 _ => Ok(Mapping::Existing(
                     self.extend_run(at, start, slot, left, max)?,
                 )),
             };
-        }
-        let compared = max.max(self.recent.reach(at.0, raw));
+        };
+        let compared = max.max(reach);
         let run = self.extend_run(at, start, slot, left, compared)?;
         let found = Piece {
             at: at.0,
             start: raw,
             len: run.len,
+            ended: run.len < compared,
         };
-        self.recent.remember(turn, found, compared);
+        self.recent.remember(turn, found);
         Ok(Mapping::Existing(run.split(max.max(1)).0))
     }
 

@@ -10,16 +10,19 @@
 //! read before a change is never remembered after it.
 
 // Plain atomics also under the schedule explorer: no operation here waits for another.
-use core::sync::atomic::{AtomicU32, Ordering, fence};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 
 use ext2dax_format::FileBlock;
 
 /// Runs that are kept: a group of 32,768 blocks holds one, so these cover a file of about a gigabyte.
 const RUNS: usize = 8;
-/// Pointers compared beyond those asked for, at first: they share a cache line.
+/// Pointers compared at first, asked for or not: they share a cache line.
 const FIRST_REACH: u32 = 16;
-/// Pointers compared at most, after long runs were found again and again.
+/// Pointers compared at most. Each miss doubles the reach, so that a few looks after a change cost little, and many soon
+/// know every run to its end.
 const LAST_REACH: u32 = 1 << 16;
+/// The reach of a file with more runs than are kept: nothing is compared in vain, and nothing remembered.
+const CROWDED: u32 = u32::MAX;
 
 /// A run of a file: file block, block of the image, length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,9 +30,18 @@ pub(super) struct Piece {
     pub(super) at: u32,
     pub(super) start: u32,
     pub(super) len: u32,
+    /// Whether the block after it was seen not to follow.
+    pub(super) ended: bool,
 }
 
 impl Piece {
+    const NONE: Self = Self {
+        at: 0,
+        start: 0,
+        len: 0,
+        ended: false,
+    };
+
     /// Whether `other` follows, in the file and in the image.
     fn is_followed_by(self, other: Self) -> bool {
         self.at.checked_add(self.len) == Some(other.at)
@@ -42,6 +54,7 @@ struct Entry {
     at: AtomicU32,
     start: AtomicU32,
     len: AtomicU32,
+    ended: AtomicBool,
 }
 
 impl Entry {
@@ -50,6 +63,7 @@ impl Entry {
             at: self.at.load(Ordering::Relaxed),
             start: self.start.load(Ordering::Relaxed),
             len: self.len.load(Ordering::Relaxed),
+            ended: self.ended.load(Ordering::Relaxed),
         }
     }
 
@@ -57,6 +71,7 @@ impl Entry {
         self.at.store(piece.at, Ordering::Relaxed);
         self.start.store(piece.start, Ordering::Relaxed);
         self.len.store(piece.len, Ordering::Relaxed);
+        self.ended.store(piece.ended, Ordering::Relaxed);
     }
 }
 
@@ -65,7 +80,6 @@ impl Entry {
 pub(super) struct Recent {
     turn: AtomicU32,
     reach: AtomicU32,
-    oldest: AtomicU32,
     runs: [Entry; RUNS],
 }
 
@@ -97,21 +111,22 @@ impl Recent {
         hit.filter(|_| self.turn.load(Ordering::Relaxed) == turn)
     }
 
-    /// How many pointers from `at` on, which leads to `start`, are worth comparing: further when long runs were found
-    /// before, and no further than to a run that is known.
-    pub(super) fn reach(&self, at: u32, start: u32) -> u32 {
-        let reach = self.reach.load(Ordering::Relaxed).max(FIRST_REACH);
+    /// How many pointers from `at` on, which leads to `start`, are worth comparing, if any: no further than to a run that
+    /// is known.
+    pub(super) fn reach(&self, at: u32, start: u32) -> Option<u32> {
+        let reach = self.reach.load(Ordering::Relaxed);
+        if reach == CROWDED {
+            return None;
+        }
         let known = self.runs.iter().map(Entry::get).filter(|run| {
             run.len > 0 && run.at > at && start.checked_add(run.at - at) == Some(run.start)
         });
-        known
-            .map(|run| run.at - at)
-            .min()
-            .map_or(reach, |next| next.min(reach))
+        let next = known.map(|run| run.at - at).min().unwrap_or(u32::MAX);
+        Some(next.min(reach.max(FIRST_REACH)))
     }
 
-    /// Remembers a run, together with remembered ones that it touches. `compared` pointers would have been taken.
-    pub(super) fn remember(&self, turn: Turn, found: Piece, compared: u32) {
+    /// Remembers a run, together with remembered ones that it touches.
+    pub(super) fn remember(&self, turn: Turn, found: Piece) {
         let odd = turn.0.wrapping_add(1);
         let ours = turn.0 & 1 == 0
             && self
@@ -131,38 +146,40 @@ impl Recent {
             if run.is_followed_by(whole) {
                 whole = Piece {
                     len: run.len + whole.len,
+                    ended: whole.ended,
                     ..run
                 };
             } else if whole.is_followed_by(run) {
-                whole.len += run.len;
-            } else if !(run.at >= whole.at && run.at - whole.at < whole.len) {
+                whole = Piece {
+                    len: run.len + whole.len,
+                    ended: run.ended,
+                    ..whole
+                };
+            } else if run.at.wrapping_sub(whole.at) >= whole.len {
                 continue;
             }
-            entry.set(Piece {
-                at: 0,
-                start: 0,
-                len: 0,
-            });
+            entry.set(Piece::NONE);
         }
-        let place = self
-            .runs
-            .iter()
-            .find(|entry| entry.len.load(Ordering::Relaxed) == 0);
-        match place {
-            Some(entry) => entry.set(whole),
-            None => {
-                let oldest = self.oldest.load(Ordering::Relaxed);
-                self.oldest.store(oldest.wrapping_add(1), Ordering::Relaxed);
-                self.runs[oldest as usize % RUNS].set(whole);
-            }
-        }
-        let reach = self.reach.load(Ordering::Relaxed).max(FIRST_REACH);
-        let next = if found.len >= compared {
-            reach.saturating_mul(2).min(LAST_REACH)
-        } else {
-            FIRST_REACH
+        // The place of the shortest, and rather of one that may be part of a longer run.
+        let worth = |entry: &&Entry| {
+            (
+                entry.ended.load(Ordering::Relaxed),
+                entry.len.load(Ordering::Relaxed),
+            )
         };
-        self.reach.store(next, Ordering::Relaxed);
+        let mut reach = self
+            .reach
+            .load(Ordering::Relaxed)
+            .max(FIRST_REACH)
+            .saturating_mul(2)
+            .min(LAST_REACH);
+        if let Some(entry) = self.runs.iter().min_by_key(worth) {
+            if entry.ended.load(Ordering::Relaxed) {
+                reach = CROWDED;
+            }
+            entry.set(whole);
+        }
+        self.reach.store(reach, Ordering::Relaxed);
         self.turn.store(odd.wrapping_add(1), Ordering::Release);
     }
 
@@ -187,13 +204,8 @@ impl Recent {
             }
         }
         fence(Ordering::Release);
-        self.runs.iter().for_each(|entry| {
-            entry.set(Piece {
-                at: 0,
-                start: 0,
-                len: 0,
-            })
-        });
+        self.runs.iter().for_each(|entry| entry.set(Piece::NONE));
+        self.reach.store(FIRST_REACH, Ordering::Relaxed);
         let result = change();
         self.turn.store(turn.wrapping_add(2), Ordering::Release);
         result
@@ -205,7 +217,12 @@ mod tests {
     use super::*;
 
     fn piece(at: u32, start: u32, len: u32) -> Piece {
-        Piece { at, start, len }
+        Piece {
+            at,
+            start,
+            len,
+            ended: false,
+        }
     }
 
     #[test]
@@ -216,7 +233,7 @@ mod tests {
             piece(132, 1132, 16),
             piece(116, 1116, 16),
         ] {
-            recent.remember(recent.turn(), found, 16);
+            recent.remember(recent.turn(), found);
         }
         assert_eq!(recent.find(FileBlock(100), 48), Some(1100));
         assert_eq!(recent.find(FileBlock(147), 1), Some(1147));
@@ -234,50 +251,57 @@ mod tests {
         let recent = Recent::default();
         let turn = recent.turn();
         recent.while_changing(|| ());
-        recent.remember(turn, piece(20, 500, 4), 4);
+        recent.remember(turn, piece(20, 500, 4));
         assert_eq!(recent.find(FileBlock(20), 1), None);
         let during = recent.while_changing(|| recent.turn());
-        recent.remember(during, piece(20, 500, 4), 4);
+        recent.remember(during, piece(20, 500, 4));
         assert_eq!(recent.find(FileBlock(20), 1), None);
     }
 
     #[test]
     fn a_change_forgets_every_run() {
         let recent = Recent::default();
-        recent.remember(recent.turn(), piece(20, 500, 4), 4);
+        recent.remember(recent.turn(), piece(20, 500, 4));
         assert_eq!(recent.find(FileBlock(21), 3), Some(501));
         recent.while_changing(|| assert_eq!(recent.find(FileBlock(21), 1), None));
         assert_eq!(recent.find(FileBlock(21), 1), None);
     }
 
     #[test]
-    fn the_reach_doubles_over_long_runs_and_falls_back_at_short_ones() {
+    fn the_reach_doubles_until_a_change_and_stops_at_what_is_known() {
         let recent = Recent::default();
         for round in 0..4 {
-            let reach = recent.reach(1 << 20, 7);
-            assert_eq!(reach, FIRST_REACH << round);
-            recent.remember(
-                recent.turn(),
-                piece(round * 100_000, round * 3, reach),
-                reach,
-            );
+            assert_eq!(recent.reach(1 << 20, 7), Some(FIRST_REACH << round));
+            recent.remember(recent.turn(), piece(round * 100_000, round * 3, 16));
         }
-        recent.remember(recent.turn(), piece(900_000, 9, 3), 128);
-        assert_eq!(recent.reach(1 << 20, 7), FIRST_REACH);
         assert_eq!(
-            recent.reach(899_990, u32::MAX),
-            FIRST_REACH,
+            recent.reach(99_900, u32::MAX),
+            Some(256),
             "a run that would not fit on"
         );
+        recent.remember(recent.turn(), piece(5000, 6000, 16));
+        assert_eq!(recent.reach(4990, 5990), Some(10));
+        recent.while_changing(|| ());
+        assert_eq!(recent.reach(1 << 20, 7), Some(FIRST_REACH));
     }
 
     #[test]
-    fn the_oldest_run_makes_room() {
+    fn parts_make_room_for_runs_and_more_runs_than_places_end_it_until_a_change() {
         let recent = Recent::default();
-        for nr in 0..9 {
-            recent.remember(recent.turn(), piece(nr * 1000, nr * 5000, 10), 10);
+        let whole = |nr: u32| Piece {
+            ended: true,
+            ..piece(nr * 1000, nr * 5000, 10)
+        };
+        recent.remember(recent.turn(), piece(500_000, 1, 400));
+        for nr in 0..8 {
+            recent.remember(recent.turn(), whole(nr));
+            assert!(recent.reach(1 << 20, 7).is_some());
         }
-        assert_eq!(recent.find(FileBlock(0), 1), None);
-        assert_eq!(recent.find(FileBlock(8003), 1), Some(40_003));
+        assert_eq!(recent.find(FileBlock(500_000), 1), None, "the part went");
+        assert_eq!(recent.find(FileBlock(7003), 1), Some(35_003));
+        recent.remember(recent.turn(), whole(8));
+        assert_eq!(recent.reach(1 << 20, 7), None);
+        recent.while_changing(|| ());
+        assert!(recent.reach(1 << 20, 7).is_some());
     }
 }
