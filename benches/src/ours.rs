@@ -39,6 +39,11 @@ impl Image {
         &self.fs
     }
 
+    /// Where the image lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Unmounts, and lets the checker look: figures of a file system that breaks its image would be worth nothing.
     ///
     /// # Errors

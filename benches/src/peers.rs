@@ -28,6 +28,16 @@ impl RawPages {
         })
     }
 
+    /// Bytes that are mapped.
+    pub fn len(&self) -> usize {
+        self.region.size()
+    }
+
+    /// Whether nothing is mapped.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Copies the bytes at `at` into `to`.
     #[inline]
     pub fn read(&self, at: usize, to: &mut [u8]) {

@@ -89,9 +89,7 @@ fn main() -> Result<()> {
         );
     }
     if wanted("data") {
-        data(&image, base.path(), kernel, rounds)?
-            .into_iter()
-            .for_each(print);
+        data(&image, kernel, rounds)?.into_iter().for_each(print);
     }
     if wanted("names") {
         names(&image, base.path(), kernel, rounds, files)?

@@ -341,6 +341,7 @@ impl BlockTree {
     pub fn splice(&self, _guard: &mut TreeGuard<'_>, mut branch: Branch<'_>) {
         debug_assert!(core::ptr::eq(self, branch.tree), "a branch of another tree");
         self.store_branch(&mut branch);
+        self.recent.grown();
     }
 
     /// The same for a branch that was prepared before the guard was last given away: somebody else may have used the
@@ -441,7 +442,7 @@ impl BlockTree {
         let geometry = self.volume.geometry();
         let cluster = self.volume.cluster();
         if let Some(before) = at.0.checked_sub(1)
-            && let Ok(Mapping::Existing(run)) = self.lookup(FileBlock(before), 1)
+            && let Ok(Mapping::Existing(run)) = self.lookup_once(FileBlock(before), 1)
         {
             return Some((
                 geometry.fs_block(run.end()).ok()?,
@@ -450,13 +451,17 @@ impl BlockTree {
         }
         let huge = (2 << 20) >> geometry.block_bits();
         let left = huge - at.0 % huge;
-        let Ok(Mapping::Hole(gap)) = self.lookup(at, left) else {
+        let Ok(Mapping::Hole(gap)) = self.lookup_once(at, left) else {
             return None;
         };
         if gap >= left {
             return None;
         }
-        let after = self.lookup(FileBlock(at.0 + gap), 1).ok()?.run()?.start;
+        let after = self
+            .lookup_once(FileBlock(at.0 + gap), 1)
+            .ok()?
+            .run()?
+            .start;
         let goal = geometry.fs_block(after.get().checked_sub(gap)?).ok()?;
         Some((goal, gap < cluster - at.0 % cluster))
     }

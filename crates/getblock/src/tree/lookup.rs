@@ -15,6 +15,13 @@ enum Leaf {
     Hole(u32),
 }
 
+/// Whether a look-up is worth remembering.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Memory {
+    Kept,
+    None,
+}
+
 impl BlockTree {
     /// Finds what is behind file block `at`.
     ///
@@ -41,10 +48,15 @@ impl BlockTree {
                 self.volume.geometry().fs_run(start, max.max(1))?,
             ));
         }
-        self.walk(at, max)
+        self.walk(at, max, Memory::Kept)
     }
 
-    fn walk(&self, at: FileBlock, max: u32) -> Result<Mapping> {
+    /// The same, for the blocks around a hole that is about to be filled: what is found will not be asked for again.
+    pub(super) fn lookup_once(&self, at: FileBlock, max: u32) -> Result<Mapping> {
+        self.walk(at, max, Memory::None)
+    }
+
+    fn walk(&self, at: FileBlock, max: u32, memory: Memory) -> Result<Mapping> {
         let turn = self.recent.turn();
         let (slot, left) = match self.leaf(at)? {
             Leaf::Slots { slot, left } => (slot, left),
@@ -61,10 +73,9 @@ impl BlockTree {
         }
         let start = self.check(raw, at)?;
         // What the inode itself holds need not be remembered.
-        let reach = if at.0 < indirect::DIRECT {
-            None
-        } else {
-            self.recent.reach(at.0, raw)
+        let reach = match memory {
+            Memory::Kept if at.0 >= indirect::DIRECT => self.recent.reach(at.0, raw),
+            _ => None,
         };
         let Some(reach) = reach else {
             return match max {
