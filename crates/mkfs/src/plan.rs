@@ -6,7 +6,7 @@
 use ext2dax_format::RawSuperblock;
 use ext2dax_format::features::{Compat, Features, Incompat, RoCompat};
 use ext2dax_format::geometry::MAX_BLOCKS_PER_GROUP;
-use ext2dax_format::{Geometry, GroupNr, RawGroupDesc, Run};
+use ext2dax_format::{FsBlock, Geometry, GroupNr, RawGroupDesc, Run};
 use zerocopy::little_endian::{U16, U32};
 
 use self::first::superblock;
@@ -128,6 +128,17 @@ impl Plan {
     #[must_use]
     pub fn left_off(&self) -> u32 {
         self.left_off
+    }
+
+    /// Block of the root directory.
+    ///
+    /// # Panics
+    /// Never: the plan was checked.
+    #[must_use]
+    pub fn root_block(&self) -> FsBlock {
+        self.geometry
+            .fs_block(self.files.root)
+            .expect("placed inside a group")
     }
 
     /// Blocks that hold backups of the superblock.

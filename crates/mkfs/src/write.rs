@@ -6,7 +6,7 @@
 use ext2dax_format::dirent::{self, RawDirEntry};
 use ext2dax_format::inode::{EXTRA_ISIZE, RawInode, RawInodeExtra};
 use ext2dax_format::superblock::{RawSuperblock, SUPERBLOCK_OFFSET};
-use ext2dax_format::{FileType, FsBlock, GroupNr, Ino, RawGroupDesc, bitmap, indirect};
+use ext2dax_format::{FileType, GroupNr, Ino, RawGroupDesc, bitmap, indirect};
 use ext2dax_pmem::{Off, Pmem};
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{IntoBytes, transmute};
@@ -357,18 +357,4 @@ fn set_owner(inode: &mut RawInode, (uid, gid): (u32, u32)) {
     let halves = |id: u32| -> [U16; 2] { transmute!(U32::new(id)) };
     [inode.i_uid, inode.l_i_uid_high] = halves(uid);
     [inode.i_gid, inode.l_i_gid_high] = halves(gid);
-}
-
-/// Checks that a block number of a plan is one: used by tests of other crates.
-impl Plan {
-    /// Block of the root directory.
-    ///
-    /// # Panics
-    /// Never: the plan was checked.
-    #[must_use]
-    pub fn root_block(&self) -> FsBlock {
-        self.geometry
-            .fs_block(self.files.root)
-            .expect("placed inside a group")
-    }
 }
