@@ -22,6 +22,7 @@ mod ops;
 mod options;
 mod orphan;
 mod path;
+mod scrub;
 mod state;
 
 pub use clock::Clock;

@@ -21,6 +21,7 @@ use crate::inode::{Inodes, Versions, lifetime};
 use crate::ops::Temporaries;
 use crate::options::{MountOptions, StatfsStyle};
 use crate::orphan::OrphanList;
+use crate::scrub;
 use crate::state::{SUPERBLOCK, State};
 
 /// What every part of a mounted file system needs.
@@ -202,6 +203,10 @@ impl FileSystem {
             mount.core.state.begin(mount.core.now());
             for ino in orphans {
                 lifetime::recover(&mount, ino)?;
+            }
+            // Only who asked for it mounts an image that was not unmounted.
+            if !trust_counters {
+                scrub::scrub(&mount)?;
             }
         }
         Ok(Self {

@@ -103,8 +103,9 @@ impl MountOptions {
     }
 
     /// Mounts for writing although the image was not unmounted cleanly or is marked as damaged. Orphans are processed;
-    /// the image stays marked, so that a checker still looks at it. Safe for an image that only this library has written:
-    /// what its crashes leave wastes space and disturbs nothing.
+    /// every directory is read once, and what an interrupted operation of this library may have left there is repaired:
+    /// names of dead inodes, link counts that are too high, temporary links. Blocks and inodes may stay leaked, so the
+    /// image stays marked for a checker. Not for an image that something else has written and left unclean.
     #[must_use]
     pub fn accept_unclean(mut self, accept: bool) -> Self {
         self.accept_unclean = accept;

@@ -9,8 +9,9 @@ use std::collections::HashSet;
 use std::sync::Mutex;
 use std::sync::mpsc;
 
+use ext2dax::{FileSystem, MountOptions};
 use ext2dax_crashtest::crash::preen::E2fsck;
-use ext2dax_crashtest::crash::scenario::{Recording, Scenario, Shape};
+use ext2dax_crashtest::crash::scenario::{Recording, Scenario, Shape, contents, medium};
 use ext2dax_crashtest::crash::{CrashState, Enumeration, Limits, Report, mutation, oracle};
 use ext2dax_crashtest::judge::soak;
 
@@ -236,4 +237,69 @@ fn describe(recording: &Recording, mistake: mutation::Mistake) -> String {
             other => format!("{other:?}"),
         },
     }
+}
+
+/// Work goes on after a crash without a checker in between: mounted as it was left, everything in the root removed and
+/// something new made, left again as a crash would. The second crash must be as good as the first.
+#[test]
+fn work_after_a_crash_leaves_nothing_worse() {
+    let shape = Shape::small(1024, 128);
+    let Some(e2fsck) = E2fsck::find() else { return };
+    let mut failed = Vec::new();
+    for scenario in scenarios::NAMES.iter().chain(scenarios::CONTENTS) {
+        let recording = scenario.record(shape).unwrap();
+        let place = |offset| recording.places.place(offset);
+        let mut states = Vec::new();
+        Enumeration::new(
+            recording.base.clone(),
+            &place,
+            Limits {
+                product: 64,
+                seed: 1,
+            },
+        )
+        .run(&recording.events, &mut |state| {
+            states.push(state.image.to_vec())
+        });
+        let step = if soak() { 1 } else { states.len().div_ceil(6) };
+        for (i, image) in states.iter().enumerate().step_by(step) {
+            if let Err(error) = work_on(image).and_then(|image| {
+                oracle::residue_only(&image)?;
+                let verdict = e2fsck.preen(&image)?;
+                anyhow::ensure!(verdict.is_good(), "{verdict}");
+                Ok(())
+            }) {
+                failed.push(format!("{}: state {i}: {error:#}", scenario.name));
+            }
+        }
+    }
+    assert!(
+        failed.is_empty(),
+        "{} complaints:\n{}",
+        failed.len(),
+        failed.join("\n")
+    );
+}
+
+fn work_on(image: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let pmem = medium(image)?;
+    let fs = FileSystem::mount_pmem(pmem.clone(), &MountOptions::new().accept_unclean(true))?;
+    for entry in fs.read_dir("/")? {
+        let path = entry?.path();
+        let Ok(metadata) = fs.symlink_metadata(&path) else {
+            continue;
+        };
+        if path == b"/lost+found" {
+            continue;
+        }
+        if metadata.is_dir() {
+            fs.remove_dir_all(&path)?;
+        } else {
+            fs.remove_file(&path)?;
+        }
+    }
+    fs.write("/afterwards", [1; 3000])?;
+    fs.create_dir("/folder")?;
+    fs.abandon();
+    Ok(contents(&pmem))
 }

@@ -24,7 +24,7 @@ mod rename;
 mod rename_dir;
 mod rename_file;
 mod temporary;
-mod unlink;
+pub(crate) mod unlink;
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
