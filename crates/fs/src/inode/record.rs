@@ -169,6 +169,7 @@ impl Record {
         self.load16(field!(self.at, RawInode, i_links_count))
     }
 
+    /// Stored, not flushed.
     pub(crate) fn set_links(&self, links: u16) {
         self.store16(field!(self.at, RawInode, i_links_count), links);
     }

@@ -201,6 +201,7 @@ pub(super) fn drop_subdirectory(parent: &Node) {
     let links = record.links();
     if links > 2 {
         record.set_links(links - 1);
+        record.flush_line0();
     }
     record.touch_modified();
 }
