@@ -144,6 +144,15 @@ impl Layout {
             );
         }
         let per_block = block_size / inode_size;
+        let groups = (blocks - first_data_block).div_ceil(blocks_per_group);
+        if !inodes_per_group.is_multiple_of(8) {
+            // Bitmaps count whole bytes; every maker of ext2 rounds to them.
+            check.wrong(
+                "s_inodes_per_group",
+                inodes_per_group,
+                sb.s_inodes_count.get() / groups,
+            );
+        }
         check.at_least("s_inodes_per_group", inodes_per_group, per_block);
         let most = u64::from(per_block) * u64::from(blocks_per_group.saturating_sub(4));
         check.at_most(
@@ -161,7 +170,6 @@ impl Layout {
             block_size / 4,
         );
         check.done()?;
-        let groups = (blocks - first_data_block).div_ceil(blocks_per_group);
         let inodes = u64::from(groups) * u64::from(inodes_per_group);
         if u64::from(sb.s_inodes_count.get()) != inodes {
             check.0.push(

@@ -3,7 +3,7 @@
 //! The primary ones, unless they contradict themselves and a backup does not. A backup counts only if its geometry fits
 //! the region and every bitmap and table of its descriptors lies in its group on blocks of its own.
 
-use ext2dax_format::RawSuperblock;
+use ext2dax_format::{FileType, RawSuperblock};
 
 use crate::bits::BitMap;
 use crate::finding::Finding;
@@ -268,6 +268,7 @@ fn load_with(
             inode_table: place(Code::GroupInodeTable, 8, layout.table_blocks),
         });
     }
+    suspect_first_table(image, &layout, &metadata, &mut places, &mut wrong);
     (
         Volume {
             sb,
@@ -279,4 +280,77 @@ fn load_with(
         },
         wrong,
     )
+}
+
+/// The table of group 0 has no root where another place in the group has one: the descriptor is wrong, not the table.
+/// Believing it would mean to repair file contents as if they were inodes.
+fn suspect_first_table(
+    image: &Image,
+    layout: &Layout,
+    metadata: &BitMap,
+    places: &mut [GroupPlaces],
+    wrong: &mut Vec<Finding>,
+) {
+    let Some(first) = places.first_mut() else {
+        return;
+    };
+    if first.inode_table == 0 || looks_like_table(image, layout, 0, first.inode_table) {
+        return;
+    }
+    let table = first.inode_table..first.inode_table.saturating_add(layout.table_blocks);
+    let start = layout.group_first(0);
+    let end = start
+        .saturating_add(layout.group_len(0))
+        .saturating_sub(layout.table_blocks);
+    let free = |at: u32| {
+        (at..at.saturating_add(layout.table_blocks))
+            .all(|b| !metadata.test(b) || table.contains(&b))
+    };
+    let found = (start..=end).take(4096).find(|&at| {
+        at != table.start
+            && free(at)
+            && has_root(image, layout, at)
+            && looks_like_table(image, layout, 0, at)
+    });
+    if found.is_some() {
+        let finding = Finding::new(Code::GroupInodeTable)
+            .group(0)
+            .block(first.inode_table);
+        wrong.push(finding.fix(Fix::PlaceGroup));
+        first.inode_table = 0;
+    }
+}
+
+/// Whether a table from `start` on has a root whose first block begins with its own `.`.
+fn has_root(image: &Image, layout: &Layout, start: u32) -> bool {
+    let root = image.inode(layout.at(start) + u64::from(layout.inode_size));
+    let block = root.i_block[0].get();
+    root.i_mode.get() >> 12 == 4
+        && root.i_links_count.get() >= 2
+        && layout.holds(block)
+        && image.le32(layout.at(block)) == 2
+        && image.le32(layout.at(block) + 8) & 0xFF == u32::from(b'.')
+}
+
+/// Whether the blocks from `start` on can be the inode table of a group: every inode that is alive has a type and a size
+/// that fits its blocks, and there is at least one; group 0 has its root.
+pub(crate) fn looks_like_table(image: &Image, layout: &Layout, group: u32, start: u32) -> bool {
+    let mut alive = 0;
+    for index in 0..layout.inodes_per_group {
+        let raw = image.inode(layout.at(start) + u64::from(index) * u64::from(layout.inode_size));
+        let root = group == 0 && index == 1;
+        let typed = FileType::from_mode(raw.i_mode.get());
+        if root && typed != Some(FileType::Directory) {
+            return false;
+        }
+        if raw.i_links_count.get() != 0 {
+            let mapped = matches!(typed, Some(FileType::Regular | FileType::Directory));
+            let inside = raw.i_block.iter().all(|block| block.get() < layout.blocks);
+            if typed.is_none() || (mapped && !inside) {
+                return false;
+            }
+            alive += 1;
+        }
+    }
+    alive > 0
 }

@@ -153,13 +153,7 @@ pub(crate) fn check_journal(image: &Image, volume: &Volume, findings: &mut Vec<F
     let named = sb.s_journal_inum.get() != 0 || external;
     if !layout.compat(feature::COMPAT_JOURNAL) {
         if named || layout.incompat & feature::INCOMPAT_RECOVER != 0 {
-            let mut patches = vec![
-                Patch::word(SUPER_AT + 96, layout.incompat & !feature::INCOMPAT_RECOVER),
-                Patch::word(SUPER_AT + 224, 0),
-                Patch::word(SUPER_AT + 228, 0),
-            ];
-            patches.extend((0..4).map(|i| Patch::word(SUPER_AT + 208 + i * 4, 0)));
-            findings.push(Finding::new(Code::JournalUnexpected).fix(Fix::Patches(patches)));
+            findings.push(Finding::new(Code::JournalUnexpected).fix(forget_journal(volume)));
         }
         return;
     }
@@ -174,6 +168,21 @@ pub(crate) fn check_journal(image: &Image, volume: &Volume, findings: &mut Vec<F
         ino == JOURNAL_INO && raw.i_links_count.get() != 0 && layout.holds(first) && magic()
     });
     if !valid {
-        findings.push(Finding::new(Code::JournalMissing).ino(ino));
+        findings.push(
+            Finding::new(Code::JournalMissing)
+                .ino(ino)
+                .fix(forget_journal(volume)),
+        );
     }
+}
+
+/// Clears everything in the superblock that speaks of a journal; its inode is looked at afterwards.
+fn forget_journal(volume: &Volume) -> Fix {
+    let layout = &volume.layout;
+    let mut patches = vec![
+        Patch::word(SUPER_AT + 96, layout.incompat & !feature::INCOMPAT_RECOVER),
+        Patch::word(SUPER_AT + 92, layout.compat & !feature::COMPAT_JOURNAL),
+    ];
+    patches.extend((0..6).map(|i| Patch::word(SUPER_AT + 208 + i * 4, 0)));
+    Fix::Patches(patches)
 }

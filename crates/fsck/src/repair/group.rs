@@ -1,7 +1,5 @@
 //! Repairs of the superblock, the descriptors and the groups' tables.
 
-use ext2dax_format::FileType;
-
 use super::space::Space;
 use crate::Checked;
 use crate::bitmaps::kinds_word;
@@ -9,7 +7,7 @@ use crate::finding::Finding;
 use crate::fix::Patch;
 use crate::image::Image;
 use crate::layout::SUPER_AT;
-use crate::open::Volume;
+use crate::open::{Volume, looks_like_table};
 use crate::problem::Code;
 use crate::scan::now;
 
@@ -58,7 +56,7 @@ pub(super) fn place(image: &Image, checked: &Checked, finding: &Finding) -> bool
         let kept = runs
             .clone()
             .take(4096)
-            .find(|&start| looks_like_table(image, checked, group, start));
+            .find(|&start| looks_like_table(image, layout, group, start));
         if let Some(start) = kept {
             image.patch(Patch::word(at, start));
             return true;
@@ -73,30 +71,6 @@ pub(super) fn place(image: &Image, checked: &Checked, finding: &Finding) -> bool
     }
     image.patch(Patch::word(at, start));
     true
-}
-
-/// Whether the blocks from `start` on can be the inode table of a group: every inode that is alive has a type and a size
-/// that fits its blocks, and there is at least one; group 0 has its root.
-fn looks_like_table(image: &Image, checked: &Checked, group: u32, start: u32) -> bool {
-    let layout = &checked.volume.layout;
-    let mut alive = 0;
-    for index in 0..layout.inodes_per_group {
-        let raw = image.inode(layout.at(start) + u64::from(index) * u64::from(layout.inode_size));
-        let root = group == 0 && index == 1;
-        let typed = FileType::from_mode(raw.i_mode.get());
-        if root && typed != Some(FileType::Directory) {
-            return false;
-        }
-        if raw.i_links_count.get() != 0 {
-            let mapped = matches!(typed, Some(FileType::Regular | FileType::Directory));
-            let inside = raw.i_block.iter().all(|block| block.get() < layout.blocks);
-            if typed.is_none() || (mapped && !inside) {
-                return false;
-            }
-            alive += 1;
-        }
-    }
-    alive > 0
 }
 
 /// Makes the resize inode again: one double indirect block over the reserved descriptor blocks, each of which lists its
