@@ -6,9 +6,19 @@
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use ext2dax_pmem::{Access, FileRegion, Pmem};
+use ext2dax_pmem::{Access, FileRegion, OpenError, Pmem};
+
+/// No judge may take longer.
+const LIMIT_SECS: &str = "60";
+
+/// What timeout(1) answers where there is no such tool.
+const NOT_FOUND: i32 = 127;
+
+/// What timeout(1) answers for a tool that it had to end.
+const TIMED_OUT: i32 = 124;
 
 /// Says that a check was skipped and why.
 ///
@@ -44,12 +54,19 @@ pub fn run<S: AsRef<OsStr>>(
         "{}:/usr/sbin:/sbin",
         std::env::var("PATH").unwrap_or_default()
     );
-    let started = Command::new(tool)
+    // A judge that loops would stop the whole run.
+    let started = Command::new("timeout")
         .env("PATH", path)
+        .arg(LIMIT_SECS)
+        .arg(tool)
         .args(args)
         .stdin(Stdio::null())
         .output();
     match started {
+        Ok(output) if output.status.code() == Some(NOT_FOUND) => Ok(None),
+        Ok(output) if output.status.code() == Some(TIMED_OUT) => {
+            bail!("{tool}: not done after {LIMIT_SECS} s")
+        }
         Ok(output) => Ok(Some(output)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| tool.to_owned()),
@@ -116,12 +133,27 @@ pub fn e2fsck_clean(image: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Opens an image. Another thread may be starting a judge just now: between fork and exec its child holds every open
+/// file of this process, and with it the lock of an image that was closed meanwhile.
+///
+/// # Errors
+/// As [`FileRegion::open`]; still in use after two seconds.
+pub fn region(image: &Path, access: Access) -> Result<FileRegion> {
+    for _ in 0..1000 {
+        match FileRegion::open(image, access) {
+            Err(OpenError::InUse { .. }) => std::thread::sleep(Duration::from_millis(2)),
+            opened => return Ok(opened?),
+        }
+    }
+    bail!("{} stays in use", image.display())
+}
+
 /// Our own fsck: no finding.
 ///
 /// # Errors
 /// What it found.
 pub fn fsck_clean(image: &Path) -> Result<()> {
-    let region = FileRegion::open(image, Access::ReadOnly)?;
+    let region = region(image, Access::ReadOnly)?;
     let report = ext2dax_fsck::check(&Pmem::new(region), &ext2dax_fsck::CheckOptions::default())?;
     if report.is_clean() {
         return Ok(());

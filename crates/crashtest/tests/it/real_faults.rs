@@ -30,8 +30,14 @@ impl Host {
     fn new(mode: Mode, mib: u64, mkfs: &ext2dax_mkfs::Options) -> Result<Host> {
         survive_bus()?;
         let shm = Path::new("/dev/shm");
-        let dir = if shm.is_dir() { shm.to_owned() } else { std::env::temp_dir() };
-        let image = tempfile::Builder::new().prefix("ext2dax-real-").tempfile_in(dir)?;
+        let dir = if shm.is_dir() {
+            shm.to_owned()
+        } else {
+            std::env::temp_dir()
+        };
+        let image = tempfile::Builder::new()
+            .prefix("ext2dax-real-")
+            .tempfile_in(dir)?;
         ext2dax_mkfs::make_file(image.path(), mkfs, mib * MIB)?;
         let region = FileRegion::open(image.path(), ext2dax_pmem::Access::ReadWrite)?;
         let mut options = Options::default();
@@ -39,8 +45,16 @@ impl Host {
         let mmu = HostMmu::new(region.file(), region.offset(), &options)?;
         let fs = FileSystem::mount(region, &MountOptions::default())?;
         let (faults, resolver) = (mmu.fault_loop(), mmu.resolver());
-        let threads = vec![std::thread::spawn(move || faults.run()), std::thread::spawn(move || resolver.run())];
-        Ok(Host { fs: Some(fs), mmu, threads, image })
+        let threads = vec![
+            std::thread::spawn(move || faults.run()),
+            std::thread::spawn(move || resolver.run()),
+        ];
+        Ok(Host {
+            fs: Some(fs),
+            mmu,
+            threads,
+            image,
+        })
     }
 
     fn fs(&self) -> &FileSystem {
@@ -48,7 +62,11 @@ impl Host {
     }
 
     fn file(&self, name: &str, size: u64) -> Result<File> {
-        let file = OpenOptions::new().read(true).write(true).create(true).open(self.fs(), name)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .open(self.fs(), name)?;
         file.set_len(size)?;
         Ok(file)
     }
@@ -57,7 +75,9 @@ impl Host {
     fn unmount(mut self) -> Result<tempfile::NamedTempFile> {
         self.mmu.stop();
         for thread in self.threads.drain(..) {
-            thread.join().expect("the threads of the MMU end without a panic");
+            thread
+                .join()
+                .expect("the threads of the MMU end without a panic");
         }
         self.fs.take().expect("mounted until now").unmount()?;
         // The MMU shares the image's open file, and with it the lock that keeps others out.
@@ -91,7 +111,9 @@ fn stores_of_several_threads_to_a_sparse_file_are_what_the_kernel_reads() -> Res
     const STORES: usize = 400;
     let pages = (1 << 30) / PAGE;
     // Pages far apart, each of one thread alone.
-    let place = |thread: usize, step: usize| ((step * THREADS + thread) * 149 % pages) * PAGE + step % 512 * 8;
+    let place = |thread: usize, step: usize| {
+        ((step * THREADS + thread) * 149 % pages) * PAGE + step % 512 * 8
+    };
     in_each_mode(|mode| {
         let host = Host::new(mode, 64, &ext2dax_mkfs::Options::default())?;
         let file = host.file("/sparse", 1 << 30)?;
@@ -101,7 +123,9 @@ fn stores_of_several_threads_to_a_sparse_file_are_what_the_kernel_reads() -> Res
                 let mapped = &mapped;
                 scope.spawn(move || {
                     for step in 0..STORES {
-                        mapped.store(place(thread, step), word(thread, step)).expect("there is space");
+                        mapped
+                            .store(place(thread, step), word(thread, step))
+                            .expect("there is space");
                         assert_eq!(mapped.load(place(thread, step)), Ok(word(thread, step)));
                     }
                 });
@@ -109,13 +133,23 @@ fn stores_of_several_threads_to_a_sparse_file_are_what_the_kernel_reads() -> Res
         });
         drop((mapped, file));
         let image = host.unmount()?;
-        let Some(mounted) = Mounted::new(image.path(), kernel::Mode::Read)? else { return Ok(()) };
+        let Some(mounted) = Mounted::new(image.path(), kernel::Mode::Read)? else {
+            return Ok(());
+        };
         let seen = std::fs::File::open(mounted.join("sparse"))?;
         let mut bytes = [0; 8];
         for thread in 0..THREADS {
             for step in 0..STORES {
-                std::os::unix::fs::FileExt::read_exact_at(&seen, &mut bytes, place(thread, step) as u64)?;
-                assert_eq!(u64::from_le_bytes(bytes), word(thread, step), "thread {thread}, step {step}");
+                std::os::unix::fs::FileExt::read_exact_at(
+                    &seen,
+                    &mut bytes,
+                    place(thread, step) as u64,
+                )?;
+                assert_eq!(
+                    u64::from_le_bytes(bytes),
+                    word(thread, step),
+                    "thread {thread}, step {step}"
+                );
             }
         }
         drop(seen);
@@ -130,7 +164,9 @@ fn only_the_thread_behind_the_end_gets_sigbus() -> Result<()> {
         let host = Host::new(mode, 16, &ext2dax_mkfs::Options::default())?;
         let file = host.file("/file", 256 * PAGE as u64)?;
         let mapped = file.map(&host.mmu, 0..256 * PAGE as u64, Access::ReadWrite)?;
-        mapped.prefault(0..256 * PAGE, true).expect("there is space");
+        mapped
+            .prefault(0..256 * PAGE, true)
+            .expect("there is space");
         let free = host.fs().statfs().blocks_free;
         let (stop, before) = (AtomicBool::new(false), AtomicU64::new(0));
         std::thread::scope(|scope| {
@@ -178,8 +214,17 @@ fn a_store_without_space_changes_nothing_and_works_after_a_removal() -> Result<(
         assert!(refused > 1000, "{refused} stores found no space");
         assert!(matches!(mapped.last_fault_error(), Some((_, Bus::NoSpace))));
         let full = host.fs().statfs();
-        assert_eq!(mapped.store(5000 * PAGE + 16, 9), Err(Trap { at: 5000 * PAGE + 16 }));
-        assert_eq!(mapped.load(5001 * PAGE), Ok(0), "a hole beside it still reads");
+        assert_eq!(
+            mapped.store(5000 * PAGE + 16, 9),
+            Err(Trap {
+                at: 5000 * PAGE + 16
+            })
+        );
+        assert_eq!(
+            mapped.load(5001 * PAGE),
+            Ok(0),
+            "a hole beside it still reads"
+        );
         assert_eq!(host.fs().statfs(), full, "no counter moved");
         drop(ballast);
         host.fs().remove_file("/ballast")?;
@@ -209,7 +254,11 @@ fn a_mapping_keeps_a_removed_file_and_its_blocks() -> Result<()> {
         assert_eq!((mapped.load(0), mapped.load(32 * PAGE)), (Ok(1), Ok(2)));
         assert!(host.fs().statfs().blocks_free < free);
         drop(mapped);
-        assert_eq!(host.fs().statfs().blocks_free, free, "every block came back");
+        assert_eq!(
+            host.fs().statfs().blocks_free,
+            free,
+            "every block came back"
+        );
         host.unmount().map(drop)
     })
 }
@@ -230,15 +279,26 @@ fn a_storm_on_a_file_system_leaves_it_clean_and_the_same_to_all() -> Result<()> 
             scope.spawn(|| disturb(&file, PAGES, &stop, &disturbed));
             let storing: Vec<_> = (0..3)
                 .map(|thread| {
-                    let (mapped, done, checked, bus, disturbed) = (&mapped, &done, &checked, &bus, &disturbed);
-                    scope.spawn(move || store_until(mapped, thread, PAGES, done, checked, bus, disturbed))
+                    let (mapped, done, checked, bus, disturbed) =
+                        (&mapped, &done, &checked, &bus, &disturbed);
+                    scope.spawn(move || {
+                        store_until(mapped, thread, PAGES, done, checked, bus, disturbed)
+                    })
                 })
                 .collect();
-            let ended: Vec<_> = storing.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
+            let ended: Vec<_> = storing
+                .into_iter()
+                .map(std::thread::ScopedJoinHandle::join)
+                .collect();
             stop.store(true, Ordering::Relaxed);
-            ended.into_iter().for_each(|thread| thread.expect("no storing thread panics"));
+            ended
+                .into_iter()
+                .for_each(|thread| thread.expect("no storing thread panics"));
         });
-        println!("{mode}: {checked:?} checked, {bus:?} SIGBUS, {disturbed:?} disturbances, {:?}", host.mmu.stats());
+        println!(
+            "{mode}: {checked:?} checked, {bus:?} SIGBUS, {disturbed:?} disturbances, {:?}",
+            host.mmu.stats()
+        );
         assert!(checked.load(Ordering::Relaxed) > 1000);
         file.set_len((PAGES * PAGE) as u64)?;
         let mut last = vec![0; PAGES * PAGE];
@@ -249,7 +309,10 @@ fn a_storm_on_a_file_system_leaves_it_clean_and_the_same_to_all() -> Result<()> 
         drop((mapped, file));
         let image = host.unmount()?;
         if let Some(mounted) = Mounted::new(image.path(), kernel::Mode::Read)? {
-            assert!(std::fs::read(mounted.join("storm"))? == last, "the kernel reads other bytes");
+            assert!(
+                std::fs::read(mounted.join("storm"))? == last,
+                "the kernel reads other bytes"
+            );
             mounted.unmount()?;
         }
         Ok(())
@@ -276,13 +339,21 @@ fn store_until(
         let stored = mapped.store(at, word(thread, step));
         let loaded = mapped.load(at);
         if page < CALM {
-            assert_eq!((stored, loaded), (Ok(()), Ok(word(thread, step))), "page {page} is left alone");
+            assert_eq!(
+                (stored, loaded),
+                (Ok(()), Ok(word(thread, step))),
+                "page {page} is left alone"
+            );
             checked.fetch_add(1, Ordering::Relaxed);
         } else if stored.is_err() || loaded.is_err() {
             bus.fetch_add(1, Ordering::Relaxed);
         } else if loaded != Ok(0) {
             // Own words only: never a neighbour's, never an older file's.
-            assert_eq!(loaded.map(|word| word >> 32), Ok(thread as u64 + 1), "page {page}");
+            assert_eq!(
+                loaded.map(|word| word >> 32),
+                Ok(thread as u64 + 1),
+                "page {page}"
+            );
         }
         step += 1;
     }
@@ -295,11 +366,16 @@ fn disturb(file: &File, pages: usize, stop: &AtomicBool, disturbed: &AtomicU64) 
         let at = CALM + round * 37 % (pages - CALM - 40);
         match round % 3 {
             0 => {
-                file.set_len((at * PAGE + round % PAGE) as u64).expect("shrunk");
+                file.set_len((at * PAGE + round % PAGE) as u64)
+                    .expect("shrunk");
                 file.set_len((pages * PAGE) as u64).expect("grown");
             }
-            1 => file.punch_hole((at * PAGE) as u64..((at + 24) * PAGE) as u64).expect("punched"),
-            _ => file.allocate((at * PAGE) as u64..((at + 8) * PAGE) as u64).expect("there is space"),
+            1 => file
+                .punch_hole((at * PAGE) as u64..((at + 24) * PAGE) as u64)
+                .expect("punched"),
+            _ => file
+                .allocate((at * PAGE) as u64..((at + 8) * PAGE) as u64)
+                .expect("there is space"),
         }
         disturbed.fetch_add(1, Ordering::Relaxed);
     }

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use anyhow::Result;
 use ext2dax::{Atime, FileSystem, MountOptions};
-use ext2dax_pmem::{Access, FileRegion};
+use ext2dax_crashtest::judge;
+use ext2dax_pmem::Access;
 
 /// A directory for images, in memory where the host has one.
 pub(crate) fn dir() -> Result<tempfile::TempDir> {
@@ -26,7 +27,7 @@ pub(crate) fn seed(default: u64) -> u64 {
 
 /// Ours on an image, for reading and writing; reading leaves access times alone.
 pub(crate) fn mount(image: &Path) -> Result<FileSystem> {
-    let region = FileRegion::open(image, Access::ReadWrite)?;
+    let region = judge::region(image, Access::ReadWrite)?;
     Ok(FileSystem::mount(
         region,
         &MountOptions::new().atime(Atime::Never),
@@ -35,7 +36,7 @@ pub(crate) fn mount(image: &Path) -> Result<FileSystem> {
 
 /// Ours on an image that must not change.
 pub(crate) fn mount_read_only(image: &Path) -> Result<FileSystem> {
-    let region = FileRegion::open(image, Access::ReadOnly)?;
+    let region = judge::region(image, Access::ReadOnly)?;
     Ok(FileSystem::mount(
         region,
         &MountOptions::new().read_only(true),

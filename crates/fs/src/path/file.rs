@@ -165,9 +165,9 @@ impl File {
     ///
     /// # Errors
     /// `InvalidArgument` if it would stand before the file or beyond 2^63 - 1.
-    pub fn seek(&self, to: SeekFrom) -> Result<u64> {
+    pub fn seek(&self, to: impl Into<SeekFrom>) -> Result<u64> {
         let mut cursor = self.open.cursor.lock();
-        let target = match to {
+        let target = match to.into() {
             SeekFrom::Start(pos) => Some(pos),
             SeekFrom::Current(by) => cursor.checked_add_signed(by),
             SeekFrom::End(by) => self.len()?.checked_add_signed(by),
@@ -371,7 +371,7 @@ mod hosted {
 
     impl io::Seek for &File {
         fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
-            Ok(File::seek(self, to.into())?)
+            Ok(File::seek(self, to)?)
         }
     }
 

@@ -1,10 +1,12 @@
 //! Integration tests: whole file systems on images of every shape, judged by e2fsprogs and by the kernel.
 
+mod contents;
 mod damage;
 mod fences;
 mod image;
 mod kernel;
 mod names;
+mod paths;
 mod random;
 mod state;
 mod threads;
