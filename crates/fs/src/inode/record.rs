@@ -174,6 +174,13 @@ impl Record {
         self.store16(field!(self.at, RawInode, i_links_count), links);
     }
 
+    /// Sets the count and flushes it. A time that shows already is not stored and flushes nothing, so no count may ride on
+    /// one.
+    pub(crate) fn put_links(&self, links: u16) {
+        self.set_links(links);
+        self.flush_line0();
+    }
+
     pub(crate) fn set_dtime(&self, dtime: u32) {
         self.store32(field!(self.at, RawInode, i_dtime), dtime);
     }

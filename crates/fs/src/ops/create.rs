@@ -166,9 +166,7 @@ fn birth(
     dir.publish(staged);
     if is_dir {
         // The parent's new name is the new directory's `..`. Too high a count is put right without asking.
-        parent.set_links(parent.links() + 1);
-        // Before the new directory lives, and not left to the time stamp, which may show already.
-        parent.flush_line0();
+        parent.put_links(parent.links() + 1);
     }
     parent.touch_modified();
     if !merged {

@@ -51,7 +51,7 @@ pub(crate) fn link(mount: &Mount, parent: &Node, name: &[u8], target: &Node) -> 
     let staged = dir.stage(name, target.ino().get(), dir.kind(target.file_type()))?;
     // EPOCH: the entry's bytes, out of sight.
     core.pmem.fence();
-    record.set_links(links + 1);
+    record.put_links(links + 1);
     record.touch_changed();
     // EPOCH: the count, one too high until the name is there; checkers put that right without asking.
     core.pmem.fence();

@@ -122,8 +122,7 @@ fn rename_by_two_names(
     dirs.to().publish(staged);
     if !dirs.are_same() {
         let record = dirs.to().node.record();
-        record.set_links(record.links() + 1);
-        record.flush_line0();
+        record.put_links(record.links() + 1);
     }
     // EPOCH: two names.
     core.pmem.fence();

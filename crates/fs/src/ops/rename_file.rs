@@ -117,14 +117,13 @@ fn rename_by_link(
 /// One name more; flushed. Answers the count from before.
 fn raise(record: &Record) -> u16 {
     let links = record.links();
-    record.set_links(links.saturating_add(1));
-    record.flush_line0();
+    record.put_links(links.saturating_add(1));
     links
 }
 
 /// Sets a count back, with the change time; flushed.
 fn lower(record: &Record, links: u16) {
-    record.set_links(links);
+    record.put_links(links);
     record.touch_changed();
 }
 

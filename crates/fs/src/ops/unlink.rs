@@ -95,8 +95,7 @@ impl Ending {
             take_life(record);
         } else {
             // The deletion time stays 0: it is the list's.
-            record.set_links(0);
-            record.flush_line0();
+            record.put_links(0);
             child.mark_unlinked();
         }
     }
@@ -122,7 +121,7 @@ fn one_of_several(dir: &mut Dir<'_>, found: &Found, child: &Node) {
     dir.node.record().touch_modified();
     // EPOCH: the name is gone, the count one too high.
     dir.core.pmem.fence();
-    record.set_links(record.links() - 1);
+    record.put_links(record.links() - 1);
     record.touch_changed();
     // EPOCH: done.
     dir.core.pmem.fence();
@@ -200,8 +199,7 @@ pub(super) fn drop_subdirectory(parent: &Node) {
     // A directory from elsewhere may say 1: not counted.
     let links = record.links();
     if links > 2 {
-        record.set_links(links - 1);
-        record.flush_line0();
+        record.put_links(links - 1);
     }
     record.touch_modified();
 }
