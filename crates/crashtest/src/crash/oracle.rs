@@ -66,6 +66,18 @@ fn no_foreign_bytes(shown: &Tree) -> Result<()> {
     Ok(())
 }
 
+/// As [`before_or_after`], on a copy that is only read: for states that are exceptions to the other promises.
+///
+/// # Errors
+/// What is not as promised.
+pub fn shown_as_promised(recording: &Recording, state: &CrashState<'_>) -> Result<()> {
+    let pmem = medium(state.image)?;
+    let fs = FileSystem::mount_pmem(pmem, &MountOptions::new().read_only(true)).context("mount")?;
+    let shown = shown::read(&fs).context("read the tree")?;
+    no_foreign_bytes(&shown)?;
+    each_name(recording, &shown)
+}
+
 fn names(tree: &Tree) -> Vec<(&[u8], u32)> {
     tree.iter()
         .map(|(path, node)| (path.as_slice(), node.mode))
