@@ -122,7 +122,7 @@ problems! {
         "group {group}: inode table at block {block} lies outside the group or on other metadata" => "give it a new place";
     GroupFlags "p0.group.flags" Preamble Damage Safe
         "group {group} is marked uninitialised ({found}), but the file system has no such groups" => "clear the marks";
-    JournalUnexpected "p0.journal.unexpected" Preamble Damage Manual
+    JournalUnexpected "p0.journal.unexpected" Preamble Damage Safe
         "the superblock names a journal, but the has_journal feature is not set" => "clear the journal fields";
     JournalMissing "p0.journal.missing" Preamble Damage Manual
         "the has_journal feature is set, but inode {ino} is no valid journal" => "clear the feature";

@@ -448,6 +448,26 @@ pub(crate) const EXPLAINED: &[(&str, Finder, &str)] = &[
         Finder::E2fsck,
         "unknown compat bits do not keep us from looking",
     ),
+    (
+        "p0.resize.invalid",
+        Finder::Ours,
+        "e2fsck -n asks whether to make the resize inode again, and exits 0",
+    ),
+    (
+        "inode 5.i_file_acl",
+        Finder::Ours,
+        "e2fsck notes the bad attribute block of a reserved inode and never comes back to it",
+    ),
+    (
+        "inode 7.i_file_acl",
+        Finder::Ours,
+        "e2fsck notes the bad attribute block of a reserved inode and never comes back to it",
+    ),
+    (
+        "p4.links.too-low",
+        Finder::Ours,
+        "e2fsck takes a directory's count of 1 for `not counted` without the feature for it",
+    ),
 ];
 
 /// Who finds something where the other does not.
