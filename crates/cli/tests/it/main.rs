@@ -1,14 +1,20 @@
 //! The tool as its users call it: an image made here, answers and exit statuses compared.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use ext2dax::{FileSystem, MountOptions};
 use ext2dax_pmem::{Access, FileRegion};
 
 const WORDS: &str = "the quick brown fox\n";
 
+/// A child holds every open file of ours, and the lock on an image with it, from fork to exec: so no child is started
+/// while an image is open here.
+static FORKING: Mutex<()> = Mutex::new(());
+
 fn image() -> tempfile::NamedTempFile {
+    let _no_child = FORKING.lock().unwrap_or_else(PoisonError::into_inner);
     let image = tempfile::NamedTempFile::new().expect("a file");
     ext2dax_mkfs::make_file(image.path(), &ext2dax_mkfs::Options::default(), 8 << 20)
         .expect("made");
@@ -25,12 +31,20 @@ fn image() -> tempfile::NamedTempFile {
 }
 
 fn ext2dax(args: &[&str], image: &Path, paths: &[&str]) -> Output {
-    let output = Command::new(env!("CARGO_BIN_EXE_ext2dax"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ext2dax"));
+    command
         .args(args)
         .arg(image)
         .args(paths)
-        .output();
-    output.expect("the tool runs")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let child = {
+        let _no_image = FORKING.lock().unwrap_or_else(PoisonError::into_inner);
+        command.spawn()
+    };
+    child
+        .and_then(std::process::Child::wait_with_output)
+        .expect("the tool runs")
 }
 
 fn stdout(output: &Output) -> String {
