@@ -5,6 +5,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::map::Shared;
 use crate::raw::region::Persist;
@@ -242,11 +243,24 @@ impl FileRegion {
     }
 }
 
+/// A child that is between fork and exec holds its parent's open files, and with them a lock that the parent has given
+/// up: a lock that is busy is tried again for so long.
+const FORK_LASTS: Duration = Duration::from_millis(250);
+
 fn lock(file: &File, path: &Path, access: Access) -> Result<(), OpenError> {
-    let locked = match access {
-        Access::ReadWrite => file.try_lock(),
-        Access::ReadOnly => file.try_lock_shared(),
-        Access::ReadOnlyForced => return Ok(()),
+    let since = Instant::now();
+    let locked = loop {
+        let locked = match access {
+            Access::ReadWrite => file.try_lock(),
+            Access::ReadOnly => file.try_lock_shared(),
+            Access::ReadOnlyForced => return Ok(()),
+        };
+        match locked {
+            Err(TryLockError::WouldBlock) if since.elapsed() < FORK_LASTS => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            locked => break locked,
+        }
     };
     locked.map_err(|error| match error {
         TryLockError::WouldBlock => OpenError::InUse {
