@@ -29,6 +29,26 @@ mod gate;
 mod mutex;
 pub mod rank;
 mod rwlock;
+#[cfg(feature = "std")]
+pub mod shield;
+#[cfg(not(feature = "std"))]
+mod shield {
+    //! Without std there are no signals.
+    use crate::rank::Rank;
+
+    pub(crate) struct Raised;
+
+    impl Raised {
+        #[inline(always)]
+        pub(crate) fn new(_covered: bool) -> Self {
+            Self
+        }
+    }
+
+    pub(crate) const fn covers(_rank: Rank) -> bool {
+        false
+    }
+}
 #[cfg(any(feature = "std", shuttle))]
 pub mod thread;
 

@@ -74,6 +74,11 @@ pub const RMAP: Rank = Rank(120);
 pub const PTABLE: Rank = Rank(130);
 
 impl Rank {
+    #[cfg(feature = "std")]
+    pub(crate) const fn number(self) -> u8 {
+        self.0
+    }
+
     fn name(self) -> &'static str {
         match self {
             CURSOR => "CURSOR",

@@ -153,6 +153,14 @@ pub(super) fn landing(pc: usize) -> Option<usize> {
         .then_some((routine::landed as *const ()).addr())
 }
 
+/// Loads a word at an address that is expected to fail.
+#[cfg(all(test, target_arch = "x86_64"))]
+pub(super) fn touch(va: usize) {
+    let mut value = 0;
+    // SAFETY: the routine survives the fault if a handler lands it, which is what its callers test.
+    unsafe { routine::load(std::ptr::with_exposed_provenance(va), &mut value) };
+}
+
 /// The routines begin with the instruction that may fail; they return zero, or the address that failed.
 #[cfg(target_arch = "x86_64")]
 mod routine {

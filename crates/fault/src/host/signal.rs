@@ -9,10 +9,13 @@
 //! # Globals
 //! [`VIEWS`] and [`PREVIOUS`] are the only ones of the workspace: a signal handler is handed an address and nothing else.
 
+use std::cell::Cell;
 use std::io;
 use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
+
+use ext2dax_sync::shield::{self, Shield};
 
 use super::record::Page;
 use super::registry::Registry;
@@ -38,7 +41,50 @@ const MEMORY_ATTEMPTS: u32 = 100;
 /// # Errors
 /// That of `sigaction`.
 pub fn reinstall() -> io::Result<()> {
+    // A handler of the program that touches a view must not run on top of a lock that its fault needs.
+    shield::install(Shield { raise, lower });
     HANDLED.into_iter().try_for_each(install)
+}
+
+thread_local! {
+    /// Locks held behind the shield, and the mask to go back to when there is none left.
+    static SHIELDED: Cell<u32> = const { Cell::new(0) };
+    static MASK: Cell<Option<libc::sigset_t>> = const { Cell::new(None) };
+}
+
+fn raise() {
+    if SHIELDED.get() == 0 {
+        // The mask is in place before the count says so: a handler in between finds a count of zero and nests.
+        let before = set_mask(&asynchronous_signals());
+        MASK.set(Some(before));
+    }
+    SHIELDED.set(SHIELDED.get() + 1);
+}
+
+fn lower() {
+    SHIELDED.set(SHIELDED.get() - 1);
+    if SHIELDED.get() == 0
+        && let Some(mask) = MASK.take()
+    {
+        set_mask(&mask);
+    }
+}
+
+/// All but those that an instruction causes: blocked, they would end the process without a word.
+fn asynchronous_signals() -> libc::sigset_t {
+    let mut set = every_signal();
+    for signal in [
+        libc::SIGSEGV,
+        libc::SIGBUS,
+        libc::SIGILL,
+        libc::SIGFPE,
+        libc::SIGTRAP,
+        libc::SIGABRT,
+    ] {
+        // SAFETY: the set is valid and exclusively ours.
+        unsafe { libc::sigdelset(&raw mut set, signal) };
+    }
+    set
 }
 
 /// From now on an access by [`super::View::load`] and its relatives that would be SIGBUS is an error instead.
@@ -321,3 +367,6 @@ fn mask_for(
     }
     mask
 }
+
+#[cfg(test)]
+mod tests;

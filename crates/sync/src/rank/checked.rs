@@ -5,6 +5,7 @@ use core::marker::PhantomData;
 use core::panic::Location;
 
 use super::{Nesting, Rank};
+use crate::shield::{self, Raised};
 
 /// More locks than one thread ever holds; directories lock a few, an allocation in every group would be a bug.
 const CAPACITY: usize = 64;
@@ -69,6 +70,8 @@ impl Stack {
 #[cfg(not(shuttle))]
 fn with_stack<R>(f: impl FnOnce(&mut Stack) -> R) -> R {
     use std::cell::RefCell;
+    // A handler that faults keeps records of its own.
+    let _raised = Raised::new(true);
     std::thread_local! {
         static STACK: RefCell<Stack> = const { RefCell::new(Stack::EMPTY) };
     }
@@ -119,6 +122,7 @@ impl Tag {
     /// Called before the wait, so that a wrong order is reported instead of the deadlock that it may cause.
     #[track_caller]
     pub(crate) fn acquire(&self, nesting: Nesting) -> Held {
+        let raised = Raised::new(shield::covers(self.rank));
         let place = Location::caller();
         let conflict = with_stack(|stack| {
             let conflict = stack
@@ -149,6 +153,7 @@ impl Tag {
         }
         Held {
             tag: *self,
+            _raised: raised,
             not_send: PhantomData,
         }
     }
@@ -167,6 +172,8 @@ impl Tag {
 /// One recorded acquisition. Belongs to the thread that made it.
 pub(crate) struct Held {
     tag: Tag,
+    /// Lowered after the record is gone: fields are dropped after `drop`.
+    _raised: Raised,
     not_send: PhantomData<*const ()>,
 }
 
