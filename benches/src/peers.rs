@@ -125,10 +125,8 @@ impl Directory {
         fs::rename(self.path.join(from), self.path.join(to)).expect("the file is there");
     }
 
-    /// Asks for the attributes of a file.
-    pub fn stat(&self, name: &str) -> u64 {
-        fs::metadata(self.path.join(name))
-            .expect("the file is there")
-            .len()
+    /// The whole path of a name.
+    pub fn path(&self, name: &str) -> String {
+        self.path.join(name).display().to_string()
     }
 }

@@ -147,7 +147,9 @@ trait Names {
     fn create(&self, name: &str);
     fn unlink(&self, name: &str);
     fn rename(&self, from: &str, to: &str);
-    fn stat(&self, name: &str) -> u64;
+    /// The whole path of a name, so that putting it together is not part of what is timed.
+    fn path(&self, name: &str) -> String;
+    fn stat(&self, path: &str) -> u64;
 }
 
 impl Names for Directory {
@@ -160,8 +162,11 @@ impl Names for Directory {
     fn rename(&self, from: &str, to: &str) {
         Directory::rename(self, from, to);
     }
-    fn stat(&self, name: &str) -> u64 {
-        Directory::stat(self, name)
+    fn path(&self, name: &str) -> String {
+        Directory::path(self, name)
+    }
+    fn stat(&self, path: &str) -> u64 {
+        std::fs::metadata(path).expect("the file is there").len()
     }
 }
 
@@ -205,11 +210,11 @@ impl Names for Ours<'_> {
             .rename(&self.join(from), &self.join(to))
             .expect("the file is there");
     }
-    fn stat(&self, name: &str) -> u64 {
-        self.fs
-            .metadata(&self.join(name))
-            .expect("the file is there")
-            .len()
+    fn path(&self, name: &str) -> String {
+        self.join(name)
+    }
+    fn stat(&self, path: &str) -> u64 {
+        self.fs.metadata(path).expect("the file is there").len()
     }
 }
 
@@ -243,6 +248,10 @@ pub fn names(
     let there: Vec<String> = (0..NAMES)
         .map(|_| name(usize::try_from(numbers.below(files as u64)).expect("a file")))
         .collect();
+    let paths: Vec<Vec<String>> = peers
+        .iter()
+        .map(|(_, dir)| there.iter().map(|name| dir.path(name)).collect())
+        .collect();
 
     // A round of creates leaves names that the round of renames and then the round of unlinks takes: each kind is timed
     // alone, the others run in between.
@@ -259,8 +268,8 @@ pub fn names(
                 }),
                 per_op(NAMES, || other.iter().for_each(|name| dir.unlink(name))),
                 per_op(NAMES, || {
-                    there.iter().for_each(|name| {
-                        std::hint::black_box(dir.stat(name));
+                    paths[peer].iter().for_each(|path| {
+                        std::hint::black_box(dir.stat(path));
                     });
                 }),
             ];
@@ -308,9 +317,10 @@ pub fn flat_stat(
             .map(|_| name(usize::try_from(numbers.below(count as u64)).expect("a file")))
             .collect();
         let stat = |dir: &dyn Names| {
+            let paths: Vec<String> = wanted.iter().map(|name| dir.path(name)).collect();
             per_op(NAMES, || {
-                wanted.iter().for_each(|name| {
-                    std::hint::black_box(dir.stat(name));
+                paths.iter().for_each(|path| {
+                    std::hint::black_box(dir.stat(path));
                 });
             })
         };
