@@ -44,6 +44,17 @@ impl Image {
         &self.path
     }
 
+    /// The image's file, opened once more: for the MMU, which maps pages of it.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn open(&self) -> Result<std::fs::File> {
+        Ok(std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open(&self.path)?)
+    }
+
     /// Unmounts, and lets the checker look: figures of a file system that breaks its image would be worth nothing.
     ///
     /// # Errors

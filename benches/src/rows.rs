@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use ext2dax::{FileSystem, OpenOptions};
+use ext2dax_fault::host::{Access, HostMmu, Options};
 
 use crate::ours::{self, Image};
 use crate::peers::{Directory, PAGE, RawPages, filled_file, name};
@@ -408,10 +409,75 @@ pub fn threads(image: &Image, _base: &Path, rounds: usize) -> Result<Vec<Row>> {
     ])
 }
 
-/// The first touch of a mapped page.
+/// The first store to each page of a fresh mapping, in random order: where there is a block, and in a hole. By the clock on
+/// the wall, since ours may be answered by another thread. The peer is the kernel's own mmap of a tmpfs file.
 ///
 /// # Errors
-/// When a file cannot be made or mapped.
-pub fn first_touch(_image: &Image, _base: &Path, _rounds: usize) -> Result<Vec<Row>> {
-    Ok(Vec::new())
+/// When a file cannot be made or mapped, or this kernel gives a process no way to answer its own page faults.
+pub fn first_touch(image: &Image, base: &Path, rounds: usize) -> Result<Vec<Row>> {
+    const LEN: usize = 16 << 20;
+    let pages = LEN / PAGE;
+    let mut numbers = Numbers::new(5);
+    let mut order: Vec<usize> = (0..pages).collect();
+    for last in (1..pages).rev() {
+        let other = usize::try_from(numbers.below(last as u64 + 1)).expect("a page");
+        order.swap(last, other);
+    }
+    let mmu = HostMmu::new(&image.open()?, 0, &Options::default())?;
+    let (faults, resolver) = (mmu.fault_loop(), mmu.resolver());
+    let threads = [
+        std::thread::spawn(move || faults.run()),
+        std::thread::spawn(move || resolver.run()),
+    ];
+    let file = whole_file(image.fs(), "/touched", LEN)?;
+    let raw_path = base.join("touched");
+    let raw_file = filled_file(&raw_path, LEN as u64)?;
+    let ours = || {
+        let view = file
+            .map(&mmu, 0..LEN as u64, Access::ReadWrite)
+            .expect("a regular file");
+        per_op_elapsed(pages, || {
+            for &page in &order {
+                view.store(page * PAGE, 1).expect("space");
+            }
+        })
+    };
+    let native = || {
+        let raw = RawPages::map(&raw_path, LEN).expect("a file of that length");
+        per_op_elapsed(pages, || {
+            order.iter().for_each(|&page| raw.touch(page * PAGE))
+        })
+    };
+    let there = medians(
+        rounds,
+        vec![
+            Contender::new("ext2dax", ours),
+            Contender::new("tmpfs", native),
+        ],
+    );
+    let holes = medians(
+        rounds,
+        vec![
+            Contender::new("ext2dax", || {
+                file.punch_hole(0..LEN as u64).expect("inside");
+                ours()
+            }),
+            Contender::new("tmpfs", || {
+                raw_file.set_len(0).expect("shorter");
+                raw_file.set_len(LEN as u64).expect("longer");
+                native()
+            }),
+        ],
+    );
+    let mode = format!("{:?}", mmu.mode());
+    mmu.stop();
+    for thread in threads {
+        thread
+            .join()
+            .map_err(|_| anyhow::anyhow!("a fault loop panicked"))?;
+    }
+    Ok(vec![
+        Row::new(&format!("first store to a block ({mode})"), there),
+        Row::new(&format!("first store to a hole ({mode})"), holes),
+    ])
 }
