@@ -2,8 +2,9 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail};
 
 use crate::judge;
 
@@ -66,13 +67,16 @@ impl Mounted {
         if !std::mem::take(&mut self.mounted) {
             return Ok(());
         }
-        let output = judge::run("umount", [self.dir.path()])?;
-        ensure!(
-            output.is_some_and(|output| output.status.success()),
-            "umount {}",
-            self.dir.path().display()
-        );
-        Ok(())
+        // Another thread may be starting a tool just now: between fork and exec its child holds what this process had
+        // open in here.
+        for _ in 0..500 {
+            let output = judge::run("umount", [self.dir.path()])?;
+            if output.is_some_and(|output| output.status.success()) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        bail!("{} stays in use", self.dir.path().display())
     }
 
     /// Unmounts: from here on the image holds everything.
