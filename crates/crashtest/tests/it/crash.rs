@@ -20,7 +20,7 @@ mod scenarios;
 
 fn limits() -> Limits {
     Limits {
-        product: if soak() { 20_000 } else { 300 },
+        product: if soak() { 20_000 } else { 200 },
         seed: 1,
     }
 }

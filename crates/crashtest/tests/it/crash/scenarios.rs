@@ -154,6 +154,17 @@ pub(super) const NAMES: &[Scenario] = &[
         operation: |fs| fs.rename("/a", "/bb"),
     },
     Scenario {
+        name: "rename over a file, not the first of a mount",
+        promise: Promise::EachName,
+        fences: 6,
+        prepare: |fs| {
+            two_files(fs)?;
+            file(fs, "/c", 1)?;
+            fs.rename("/c", "/a")
+        },
+        operation: |fs| fs.rename("/a", "/bb"),
+    },
+    Scenario {
         name: "rename over one name of two",
         promise: Promise::EachName,
         fences: 4,
@@ -262,35 +273,35 @@ pub(super) const CONTENTS: &[Scenario] = &[
     Scenario {
         name: "extend",
         promise: Promise::Atomic,
-        fences: 3,
+        fences: 2,
         prepare: |fs| fs.write("/f", [7; 70]),
         operation: |fs| resize(fs, 70_000),
     },
     Scenario {
         name: "truncate inside a block",
         promise: Promise::Atomic,
-        fences: 5,
+        fences: 4,
         prepare: |fs| file(fs, "/f", 2),
         operation: |fs| resize(fs, 100),
     },
     Scenario {
         name: "truncate to nothing",
         promise: Promise::Atomic,
-        fences: 5,
+        fences: 4,
         prepare: |fs| file(fs, "/f", 2),
         operation: |fs| resize(fs, 0),
     },
     Scenario {
         name: "truncate indirect blocks",
         promise: Promise::Atomic,
-        fences: 5,
+        fences: 4,
         prepare: |fs| file(fs, "/f", 14),
         operation: |fs| resize(fs, 1000),
     },
     Scenario {
         name: "punch",
         promise: Promise::Contents,
-        fences: 2,
+        fences: 1,
         prepare: |fs| file(fs, "/f", 14),
         operation: |fs| {
             let block = u64::from(fs.geometry().block_size());
