@@ -5,16 +5,27 @@ use ext2dax_format::dirent::Entries;
 use ext2dax_format::htree::{HashVersion, Node, Root, Seed, hash};
 use ext2dax_format::xattr::Attributes;
 use ext2dax_format::{FileBlock, Geometry, GroupNr, Ino, RawGroupDesc, RawInode, RawSuperblock, signature};
+use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use zerocopy::FromBytes;
 
-fuzz_target!(|data: &[u8]| {
-    let _ = signature::looks_like(data);
-    let Ok((raw, rest)) = RawSuperblock::read_from_prefix(data) else {
-        let _ = hash(data, HashVersion::HalfMd4, Seed::default());
-        let _ = hash(data, HashVersion::TeaUnsigned, Seed([1, 2, 3, 4]));
-        return;
-    };
+/// A good superblock with some bytes changed, and what follows it.
+#[derive(Arbitrary, Debug)]
+struct Input<'a> {
+    changes: Vec<(u16, u8)>,
+    rest: &'a [u8],
+}
+
+fuzz_target!(|input: Input<'_>| {
+    let Input { changes, rest } = input;
+    let _ = signature::looks_like(rest);
+    let _ = hash(rest, HashVersion::HalfMd4, Seed::default());
+    let _ = hash(rest, HashVersion::TeaUnsigned, Seed([1, 2, 3, 4]));
+    let mut bytes = superblock();
+    for (at, change) in changes {
+        bytes[usize::from(at) % 1024] = change;
+    }
+    let raw = RawSuperblock::read_from_bytes(&bytes).expect("1,024 bytes");
     for len in [u64::MAX, 1 << 20, 2048] {
         let Ok(geometry) = Geometry::new(&raw, len) else { continue };
         assert!(geometry.len_bytes() <= len);
@@ -25,6 +36,12 @@ fuzz_target!(|data: &[u8]| {
         with_geometry(&geometry, rest);
     }
 });
+
+/// Of a good image.
+fn superblock() -> [u8; 1024] {
+    let image = ext2dax_fuzz::good_image();
+    image[1024..2048].try_into().expect("1,024 bytes")
+}
 
 fn with_geometry(geometry: &Geometry, rest: &[u8]) {
     if let Ok((desc, _)) = RawGroupDesc::read_from_prefix(rest)

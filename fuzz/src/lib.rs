@@ -12,6 +12,12 @@ fn samples() -> &'static [Sample; 2] {
     SAMPLES.get_or_init(|| [1024, 4096].map(|size| Sample::new(size).expect("a good image")))
 }
 
+/// A good image of 1 KiB blocks.
+#[must_use]
+pub fn good_image() -> &'static [u8] {
+    &samples()[0].bytes
+}
+
 /// A change of an image.
 #[derive(Arbitrary, Debug)]
 pub enum Change {
