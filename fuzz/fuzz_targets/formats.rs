@@ -4,7 +4,9 @@
 use ext2dax_format::dirent::Entries;
 use ext2dax_format::htree::{HashVersion, Node, Root, Seed, hash};
 use ext2dax_format::xattr::Attributes;
-use ext2dax_format::{FileBlock, Geometry, GroupNr, Ino, RawGroupDesc, RawInode, RawSuperblock, signature};
+use ext2dax_format::{
+    FileBlock, Geometry, GroupNr, Ino, RawGroupDesc, RawInode, RawSuperblock, signature,
+};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use zerocopy::FromBytes;
@@ -27,9 +29,15 @@ fuzz_target!(|input: Input<'_>| {
     }
     let raw = RawSuperblock::read_from_bytes(&bytes).expect("1,024 bytes");
     for len in [u64::MAX, 1 << 20, 2048] {
-        let Ok(geometry) = Geometry::new(&raw, len) else { continue };
+        let Ok(geometry) = Geometry::new(&raw, len) else {
+            continue;
+        };
         assert!(geometry.len_bytes() <= len);
-        for group in geometry.all_groups().take(9).chain(geometry.all_groups().rev().take(9)) {
+        for group in geometry
+            .all_groups()
+            .take(9)
+            .chain(geometry.all_groups().rev().take(9))
+        {
             assert!(geometry.group_run(group).end() <= geometry.blocks_count());
             assert!(geometry.desc_offset(group) + 32 <= geometry.len_bytes());
         }
@@ -48,7 +56,11 @@ fn with_geometry(geometry: &Geometry, rest: &[u8]) {
         && let Ok(desc) = geometry.group_desc(&desc, GroupNr::FIRST)
     {
         let tables = geometry.group_tables(&desc, GroupNr::FIRST);
-        assert!(tables.iter().all(|run| run.end() <= geometry.blocks_count()));
+        assert!(
+            tables
+                .iter()
+                .all(|run| run.end() <= geometry.blocks_count())
+        );
     }
     if let Ok((inode, _)) = RawInode::read_from_prefix(rest) {
         let _ = inode.checked_size(Ino::ROOT, geometry);
