@@ -1,6 +1,6 @@
 //! The operations, each on the smallest tree that it needs.
 
-use ext2dax::{FileSystem, FileType, Result};
+use ext2dax::{FileSystem, FileType, RenameFlags, Result};
 use ext2dax_crashtest::crash::scenario::{Promise, Scenario};
 
 /// A file of `blocks` blocks and a half, with bytes that tell where they belong.
@@ -32,6 +32,16 @@ fn crowd_named(fs: &FileSystem, round: u32) -> Result<()> {
         fs.create(format!("/{round}-{i:0>253}"))?;
     }
     Ok(())
+}
+
+fn exchange(fs: &FileSystem, from: &str, name: &str, to: &str, other: &str) -> Result<()> {
+    let (from, to) = (fs.inode(from)?, fs.inode(to)?);
+    from.rename_with(
+        name.as_bytes(),
+        &to,
+        other.as_bytes(),
+        RenameFlags::Exchange,
+    )
 }
 
 fn two_files(fs: &FileSystem) -> Result<()> {
@@ -216,6 +226,50 @@ pub(super) const NAMES: &[Scenario] = &[
         fences: 5,
         prepare: |fs| two_files(fs).and_then(|()| crowd(fs)),
         operation: |fs| fs.rename("/a", format!("/{:y>255}", "")),
+    },
+    Scenario {
+        name: "rename over a file of another kind",
+        promise: Promise::EachName,
+        fences: 9,
+        prepare: |fs| file(fs, "/a", 1).and_then(|()| fs.symlink("/a", "/l")),
+        operation: |fs| fs.rename("/a", "/l"),
+    },
+    Scenario {
+        name: "rename over a file without lost+found",
+        promise: Promise::EachName,
+        fences: 11,
+        prepare: |fs| two_files(fs).and_then(|()| fs.remove_dir("/lost+found")),
+        operation: |fs| fs.rename("/a", "/bb"),
+    },
+    Scenario {
+        name: "exchange in one block",
+        promise: Promise::Atomic,
+        fences: 2,
+        prepare: two_files,
+        operation: |fs| exchange(fs, "/", "a", "/", "bb"),
+    },
+    Scenario {
+        name: "exchange across directories",
+        promise: Promise::EachName,
+        fences: 9,
+        prepare: |fs| {
+            two_files(fs)
+                .and_then(|()| fs.create_dir("/d"))
+                .and_then(|()| file(fs, "/d/c", 1))
+        },
+        operation: |fs| exchange(fs, "/", "a", "/d", "c"),
+    },
+    Scenario {
+        name: "unlink an open file",
+        promise: Promise::Atomic,
+        fences: 6,
+        prepare: two_files,
+        operation: |fs| {
+            let open = fs.open("/bb")?;
+            fs.remove_file("/bb")?;
+            drop(open);
+            Ok(())
+        },
     },
     Scenario {
         name: "rename a directory over an empty one",
