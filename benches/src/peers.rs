@@ -39,6 +39,9 @@ impl RawPages {
     }
 
     /// Copies the bytes at `at` into `to`.
+    ///
+    /// # Panics
+    /// When the range leaves the mapping.
     #[inline]
     pub fn read(&self, at: usize, to: &mut [u8]) {
         self.region
@@ -48,6 +51,9 @@ impl RawPages {
     }
 
     /// Copies `from` over the bytes at `at`.
+    ///
+    /// # Panics
+    /// When the range leaves the mapping.
     #[inline]
     pub fn write(&self, at: usize, from: &[u8]) {
         self.region
@@ -57,6 +63,9 @@ impl RawPages {
     }
 
     /// Stores one byte at `at`: the first touch of a page.
+    ///
+    /// # Panics
+    /// When the range leaves the mapping.
     #[inline]
     pub fn touch(&self, at: usize) {
         self.region
@@ -111,16 +120,25 @@ impl Directory {
     }
 
     /// Creates an empty file.
+    ///
+    /// # Panics
+    /// When the file system refuses.
     pub fn create(&self, name: &str) {
         File::create_new(self.path.join(name)).expect("the name is new");
     }
 
     /// Removes a file.
+    ///
+    /// # Panics
+    /// When the file system refuses.
     pub fn unlink(&self, name: &str) {
         fs::remove_file(self.path.join(name)).expect("the file is there");
     }
 
     /// Renames a file to a new name.
+    ///
+    /// # Panics
+    /// When the file system refuses.
     pub fn rename(&self, from: &str, to: &str) {
         fs::rename(self.path.join(from), self.path.join(to)).expect("the file is there");
     }

@@ -16,6 +16,8 @@ use crate::table::Row;
 const FILE: usize = 256 << 20;
 /// Accesses in a round.
 const ACCESSES: usize = 20_000;
+/// Blocks appended by one thread in a round: enough that starting the thread does not count.
+const APPENDS: usize = 20_000;
 /// Names made, removed and renamed in a round.
 const NAMES: usize = 1_000;
 
@@ -32,6 +34,9 @@ fn offsets(seed: u64, len: usize) -> Vec<usize> {
 ///
 /// # Errors
 /// When a contender cannot make its file.
+///
+/// # Panics
+/// When an access inside a file fails.
 pub fn data(image: &Image, kernel: Option<&Path>, rounds: usize) -> Result<Vec<Row>> {
     let ours = whole_file(image.fs(), "/data", FILE)?;
     let image_len = std::fs::metadata(image.path())?.len();
@@ -198,17 +203,17 @@ impl Names for Ours<'_> {
         OpenOptions::new()
             .write(true)
             .create_new(true)
-            .open(self.fs, &self.join(name))
+            .open(self.fs, self.join(name))
             .expect("the name is new");
     }
     fn unlink(&self, name: &str) {
         self.fs
-            .remove_file(&self.join(name))
+            .remove_file(self.join(name))
             .expect("the file is there");
     }
     fn rename(&self, from: &str, to: &str) {
         self.fs
-            .rename(&self.join(from), &self.join(to))
+            .rename(self.join(from), self.join(to))
             .expect("the file is there");
     }
     fn path(&self, name: &str) -> String {
@@ -223,6 +228,9 @@ impl Names for Ours<'_> {
 ///
 /// # Errors
 /// When a contender cannot make its directory.
+///
+/// # Panics
+/// When an operation fails that cannot.
 pub fn names(
     image: &Image,
     base: &Path,
@@ -301,6 +309,9 @@ pub fn names(
 ///
 /// # Errors
 /// When a contender cannot make its directory.
+///
+/// # Panics
+/// When an operation fails that cannot.
 pub fn flat_stat(
     image: &Image,
     base: &Path,
@@ -354,6 +365,9 @@ pub fn flat_stat(
 ///
 /// # Errors
 /// When a file cannot be made.
+///
+/// # Panics
+/// When an operation fails that cannot.
 pub fn threads(image: &Image, _base: &Path, rounds: usize) -> Result<Vec<Row>> {
     let files = [
         whole_file(image.fs(), "/one", 32 << 20)?,
@@ -369,7 +383,7 @@ pub fn threads(image: &Image, _base: &Path, rounds: usize) -> Result<Vec<Row>> {
     let append = |path: &str| {
         let file = image.fs().create(path).expect("space");
         let page = [7_u8; PAGE];
-        for at in 0..2_000_u64 {
+        for at in 0..APPENDS as u64 {
             file.write_at(&page[..], at * PAGE as u64).expect("space");
         }
         drop(file);
@@ -398,9 +412,9 @@ pub fn threads(image: &Image, _base: &Path, rounds: usize) -> Result<Vec<Row>> {
         rounds,
         vec![
             Contender::new("two threads", || {
-                per_op_elapsed(4_000, || both(&|| append("/a"), &|| append("/b")))
+                per_op_elapsed(2 * APPENDS, || both(&|| append("/a"), &|| append("/b")))
             }),
-            Contender::new("one thread", || per_op_elapsed(2_000, || append("/a"))),
+            Contender::new("one thread", || per_op_elapsed(APPENDS, || append("/a"))),
         ],
     );
     Ok(vec![
@@ -414,6 +428,9 @@ pub fn threads(image: &Image, _base: &Path, rounds: usize) -> Result<Vec<Row>> {
 ///
 /// # Errors
 /// When a file cannot be made or mapped, or this kernel gives a process no way to answer its own page faults.
+///
+/// # Panics
+/// When an operation fails that cannot.
 pub fn first_touch(image: &Image, base: &Path, rounds: usize) -> Result<Vec<Row>> {
     const LEN: usize = 16 << 20;
     let pages = LEN / PAGE;
