@@ -12,7 +12,7 @@
 //! Each operation is a list of epochs: stores and flushes closed by a fence. An `// EPOCH:` comment says at each fence what
 //! is durable from there on and what a crash in the epoch before it leaves. Intent slots are not written: what they would
 //! add is that a mount completes or undoes the operation in flight by itself. Without them an image that was not unmounted
-//! cleanly is mounted for reading only until a checker has run.
+//! cleanly is refused for writing until a checker has run, or is gone through whole by a mount that was asked to accept it.
 //!
 //! # Locking
 //! Locks are held to the operation's last fence (rule R13), so nobody builds on a store that a crash could take back. The
