@@ -184,29 +184,41 @@ fn open_given(
     }))
 }
 
-/// The first backup that fits: at every block size, in the groups that hold backups.
+/// The first backup that fits: where the primary superblock says that groups end, if it can say that at all, then at the
+/// ends of full groups of every block size.
 pub(crate) fn find_backup(image: &Image) -> Option<Volume> {
-    for log in 0..=6_u32 {
-        let size = 1024_u64 << log;
-        let first = u64::from(log == 0);
-        let per_group = (8 * size).min(65_528);
-        for group in [1_u64, 3, 5, 7, 9, 25, 27, 49] {
-            let at = (first + group * per_group) * size;
-            if at + size > image.len() {
-                break;
-            }
-            let Ok(layout) = Layout::new(&image.value(at), image.len()) else {
-                continue;
-            };
-            if u64::from(layout.block_size) != size
-                || u64::from(layout.blocks_per_group) != per_group
-            {
-                continue;
-            }
-            let (volume, wrong) = load(image, at, u32::try_from(group).unwrap_or(1), layout);
-            if wrong.is_empty() {
-                return Some(volume);
-            }
+    let primary: RawSuperblock = image.value(SUPER_AT);
+    let said = (
+        primary.s_log_block_size.get(),
+        primary.s_blocks_per_group.get(),
+    );
+    let usual = (0..=6_u32).map(|log| (log, (8 << (10 + log)).min(65_528)));
+    let shapes = (said.0 <= 6 && said.1 >= 8)
+        .then_some(said)
+        .into_iter()
+        .chain(usual);
+    shapes
+        .filter_map(|(log, per_group)| find_backup_of(image, log, per_group))
+        .next()
+}
+
+fn find_backup_of(image: &Image, log: u32, per_group: u32) -> Option<Volume> {
+    let size = 1024_u64 << log;
+    let first = u64::from(log == 0);
+    for group in [1_u32, 3, 5, 7, 9, 25, 27, 49, 81] {
+        let at = (first + u64::from(group) * u64::from(per_group)) * size;
+        if at + size > image.len() {
+            return None;
+        }
+        let Ok(layout) = Layout::new(&image.value(at), image.len()) else {
+            continue;
+        };
+        if layout.block_log != log || layout.blocks_per_group != per_group {
+            continue;
+        }
+        let (volume, wrong) = load(image, at, group, layout);
+        if wrong.is_empty() {
+            return Some(volume);
         }
     }
     None
@@ -262,11 +274,23 @@ fn load_with(
             metadata.set_run(block, count);
             block
         };
-        places.push(GroupPlaces {
-            block_bitmap: place(Code::GroupBlockBitmap, 0, 1),
-            inode_bitmap: place(Code::GroupInodeBitmap, 4, 1),
-            inode_table: place(Code::GroupInodeTable, 8, layout.table_blocks),
-        });
+        // Where a bitmap and the table claim the same block, the table is right if it reads like one: a bitmap can be
+        // made again, inodes cannot.
+        let table = image_word(image, &layout, at + 8);
+        let bitmaps = [0, 4].map(|field| image_word(image, &layout, at + field));
+        let blocks = table..table.saturating_add(layout.table_blocks);
+        let met = bitmaps.iter().any(|bitmap| blocks.contains(bitmap));
+        let table_first = met && looks_like_table(image, &layout, group, table);
+        let mut found = GroupPlaces::default();
+        if table_first {
+            found.inode_table = place(Code::GroupInodeTable, 8, layout.table_blocks);
+        }
+        found.block_bitmap = place(Code::GroupBlockBitmap, 0, 1);
+        found.inode_bitmap = place(Code::GroupInodeBitmap, 4, 1);
+        if !table_first {
+            found.inode_table = place(Code::GroupInodeTable, 8, layout.table_blocks);
+        }
+        places.push(found);
     }
     suspect_first_table(image, &layout, &metadata, &mut places, &mut wrong);
     (
@@ -282,6 +306,15 @@ fn load_with(
     )
 }
 
+/// A word of a descriptor, or 0 if the descriptor lies outside the file system.
+fn image_word(image: &Image, layout: &Layout, at: u64) -> u32 {
+    if at + 4 > layout.at(layout.blocks) {
+        0
+    } else {
+        image.le32(at)
+    }
+}
+
 /// The table of group 0 has no root where another place in the group has one: the descriptor is wrong, not the table.
 /// Believing it would mean to repair file contents as if they were inodes.
 fn suspect_first_table(
@@ -294,7 +327,7 @@ fn suspect_first_table(
     let Some(first) = places.first_mut() else {
         return;
     };
-    if first.inode_table == 0 || looks_like_table(image, layout, 0, first.inode_table) {
+    if first.inode_table == 0 || has_root(image, layout, first.inode_table) {
         return;
     }
     let table = first.inode_table..first.inode_table.saturating_add(layout.table_blocks);
@@ -335,6 +368,14 @@ fn has_root(image: &Image, layout: &Layout, start: u32) -> bool {
 /// Whether the blocks from `start` on can be the inode table of a group: every inode that is alive has a type and a size
 /// that fits its blocks, and there is at least one; group 0 has its root.
 pub(crate) fn looks_like_table(image: &Image, layout: &Layout, group: u32, start: u32) -> bool {
+    let range = layout.group_first(group)
+        ..layout
+            .group_first(group)
+            .saturating_add(layout.group_len(group));
+    let last = start.saturating_add(layout.table_blocks.saturating_sub(1));
+    if !range.contains(&start) || !range.contains(&last) {
+        return false;
+    }
     let mut alive = 0;
     for index in 0..layout.inodes_per_group {
         let raw = image.inode(layout.at(start) + u64::from(index) * u64::from(layout.inode_size));

@@ -3,6 +3,7 @@
 //! Groups are spread over threads. A group's findings, kinds and directories come back in one piece and are put together
 //! in the order of the groups, so that the report does not depend on the number of threads.
 
+mod blocks;
 mod inode;
 mod special;
 mod tree;

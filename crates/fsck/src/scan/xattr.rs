@@ -2,7 +2,8 @@
 //!
 //! On disk: Linux `ext4/attributes.rst`.
 
-use super::inode::{Subject, xattr_ref};
+use super::blocks::xattr_ref;
+use super::inode::Subject;
 use super::{GroupScan, Scan};
 use crate::census::{Census, XattrRef};
 use crate::finding::Finding;
