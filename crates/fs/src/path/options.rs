@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use ext2dax_format::{Error, FileType, InodeFlags, Result};
 
 use super::file::{Access, File};
-use super::walk::{Last, Walk};
+use super::walk::{Last, Walk, check_not_again};
 use super::{PathBytes, new_owned};
 use crate::inode::{Inode, Node};
 use crate::mount::{FileSystem, Mount};
@@ -163,14 +163,16 @@ impl OpenOptions {
             mount.core.writable()?;
         }
         let path = path.path_bytes();
+        let mut gone = None;
         let (inode, node, made) = loop {
             let (node, made) = self.find_or_make(mount, path)?;
+            check_not_again(gone.as_ref(), &node)?;
             if !made {
                 self.check_node(&node)?;
             }
             match Inode::open(mount, &node) {
                 // It was replaced or removed between look-up and handle: what has the name now is what counts.
-                Err(Error::NotFound) => {}
+                Err(Error::NotFound) => gone = Some(node),
                 opened => break (opened?, node, made),
             }
         };

@@ -12,7 +12,7 @@ use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 
-use ext2dax_format::{Error, FileType, Ino, NAME_MAX, Result};
+use ext2dax_format::{CorruptKind, Error, FileType, Ino, NAME_MAX, Result};
 
 use crate::inode::{Attributes, Node};
 use crate::mount::Mount;
@@ -284,6 +284,19 @@ impl<'p> Components<'p> {
     fn has_trailing_slash(&self) -> bool {
         !self.0.is_empty()
     }
+}
+
+/// Of a look-up that is repeated because the node found before was dead by the time it got a handle: it is another one.
+/// Removing takes the name away before the directory is let go, so only on a damaged image does the name remain.
+///
+/// # Errors
+/// `Corrupt(DeadInode)`.
+pub(super) fn check_not_again(gone: Option<&Arc<Node>>, node: &Arc<Node>) -> Result<()> {
+    if gone.is_some_and(|gone| Arc::ptr_eq(gone, node)) {
+        let inode = node.ino().get();
+        return Err(CorruptKind::DeadInode { inode }.into());
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use ext2dax_format::device::Device;
 use ext2dax_format::{Error, FileType, Result};
 
-use super::walk::{Last, LastLink, Place, Walk};
+use super::walk::{Last, LastLink, Place, Walk, check_not_again};
 use super::{File, FileTimes, Metadata, OpenOptions, PathBytes, Permissions, ReadDir, new_owned};
 use crate::inode::{Inode, Node, SetAttributes};
 use crate::mount::FileSystem;
@@ -112,11 +112,13 @@ impl FileSystem {
     /// `NotFound`, `NotADirectory`, `TooManySymlinks`, `NameTooLong`, `Corrupt`: so for every call that takes a path.
     pub fn inode(&self, path: impl PathBytes) -> Result<Inode> {
         let path = path.path_bytes();
+        let mut gone = None;
         loop {
             let node = self.find(path, LastLink::Follow)?;
+            check_not_again(gone.as_ref(), &node)?;
             match Inode::open(&self.mount, &node) {
                 // It was replaced or removed meanwhile: what has the name now is what counts.
-                Err(Error::NotFound) => {}
+                Err(Error::NotFound) => gone = Some(node),
                 opened => return opened,
             }
         }
