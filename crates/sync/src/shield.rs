@@ -2,7 +2,7 @@
 //!
 //! Where page faults come as signals, a handler of the program that touches a mapped file faults, and the fault takes
 //! locks: on top of a thread that holds them it would wait for itself. So whoever installs such fault handlers installs
-//! a shield: its two functions are called around every lock of rank [`INVALIDATE`](crate::rank::INVALIDATE) or above.
+//! a shield: its two functions are called around every lock of rank [`INVALIDATE`] or above.
 //!
 //! Without one, a lock costs one load more. This is a global because signal handlers are: there is one set a process.
 
