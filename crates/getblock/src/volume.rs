@@ -27,7 +27,7 @@ const GROUP_LOCKS: u32 = 64;
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Whether the counters in superblock and descriptors may be believed: the file system was cleanly unmounted. If
-    /// not, [`Volume::counts`] and [`Volume::write_back_counters`] count every group's bits first.
+    /// not, `counts` and `write_back_counters` count every group's bits first.
     pub trust_counters: bool,
 }
 
@@ -95,7 +95,7 @@ impl Volume {
     /// are counted, when the group is first needed.
     ///
     /// # Errors
-    /// [`Error::NoMemory`] for the group table: 64 bytes a group, taken up only where touched.
+    /// `NoMemory` for the group table: 64 bytes a group, taken up only where touched.
     pub fn open(pmem: Pmem, geometry: Geometry, options: Options) -> Result<Self> {
         let groups = Groups::new(&geometry)?;
         let locks = (0..geometry.groups().min(GROUP_LOCKS))
