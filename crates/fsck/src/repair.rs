@@ -241,6 +241,7 @@ fn apply(image: &Image, checked: &Checked, todo: &[Finding]) -> Vec<bool> {
     let mut claims = inode::Claims::new(image, checked, todo);
     let mut seen_groups = HashSet::new();
     let mut orphans_done = false;
+    let mut resize_done = false;
     todo.iter()
         .map(|finding| match &finding.fix {
             Fix::Refused | Fix::WithAnother => false,
@@ -255,7 +256,10 @@ fn apply(image: &Image, checked: &Checked, todo: &[Finding]) -> Vec<bool> {
             }
             Fix::RestoreBackup => group::restore_backup(image, &checked.volume),
             Fix::PlaceGroup => group::place(image, checked, finding),
-            Fix::MakeResizeInode => group::make_resize_inode(image, checked, &mut space),
+            Fix::MakeResizeInode => {
+                resize_done = resize_done || group::make_resize_inode(image, checked, &mut space);
+                resize_done
+            }
             Fix::CompleteOrphans => {
                 if !orphans_done {
                     orphan::complete(image, checked);

@@ -197,6 +197,15 @@ impl<'a> TreeWalk<'a> {
             .at(slot.lblk)
             .block(slot.block)
             .found(slot.block);
+        if self.subject.ino == RESIZE_INO {
+            // Its pointers stand in descriptor blocks, and some of those in use: it is made again as a whole.
+            self.findings.push(finding.fix(Fix::WithAnother));
+            if self.illegal == 1 {
+                let invalid = self.subject.finding(Code::ResizeInvalid);
+                self.findings.push(invalid.fix(Fix::MakeResizeInode));
+            }
+            return false;
+        }
         self.findings.push(finding.fix(Fix::word(slot.at, 0)));
         false
     }

