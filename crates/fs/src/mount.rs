@@ -34,6 +34,7 @@ pub(crate) struct Core {
     pub(crate) state: State,
     pub(crate) options: MountOptions,
     pub(crate) versions: Versions,
+    privileged: bool,
     clock: Arc<dyn Clock>,
 }
 
@@ -62,19 +63,26 @@ impl Core {
         self.clock.now()
     }
 
-    /// Whether the caller may use the reserved blocks. The inode layer acts for everybody and asks nobody.
-    #[expect(
-        clippy::unused_self,
-        reason = "a question about the caller, answered per mount as long as there is no user"
-    )]
+    /// Whether the user for whom this mount acts may use the reserved blocks.
     pub(crate) fn is_privileged(&self) -> bool {
-        true
+        self.privileged
     }
 
     /// Notes damage: see [`State::report`].
     pub(crate) fn report(&self, error: Error) {
         self.state.report(error);
     }
+}
+
+/// Root, the user of the reserve, and its group unless that is root's: as Linux has it.
+fn may_use_reserve(superblock: &RawSuperblock, options: &MountOptions) -> bool {
+    let user = options
+        .reserved_uid
+        .unwrap_or(u32::from(superblock.s_def_resuid.get()));
+    let group = options
+        .reserved_gid
+        .unwrap_or(u32::from(superblock.s_def_resgid.get()));
+    options.uid == 0 || options.uid == user || group != 0 && options.gid == group
 }
 
 /// A mounted file system. See the module's documentation.
@@ -188,6 +196,7 @@ impl FileSystem {
                 ),
                 gates: Arc::new(Gates::new()),
                 clock: options.clock.clone().unwrap_or_else(default_clock),
+                privileged: may_use_reserve(&superblock, options),
                 options: options.clone(),
                 versions: Versions::new(),
                 volume,

@@ -140,7 +140,8 @@ impl MountOptions {
         self
     }
 
-    /// Owner of new files that are created without one.
+    /// The user and group for whom the mount acts, root unless told otherwise: owner of new files that are created
+    /// without one, and who is asked when only reserved blocks are left.
     #[must_use]
     pub fn owner(mut self, uid: u32, gid: u32) -> Self {
         self.uid = uid;
@@ -155,7 +156,7 @@ impl MountOptions {
         self
     }
 
-    /// Who may use the reserved blocks, instead of what the superblock says.
+    /// Who may use the reserved blocks besides root, instead of what the superblock says.
     #[must_use]
     pub fn reserved_for(mut self, uid: Option<u32>, gid: Option<u32>) -> Self {
         self.reserved_uid = uid;

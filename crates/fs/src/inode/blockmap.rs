@@ -24,7 +24,6 @@ use zerocopy::little_endian::U32;
 
 use super::attr::{high_half, low_half};
 use super::{Record, lifetime};
-use crate::mount::Core;
 use crate::orphan::Listing;
 
 /// The largest size that needs no `LARGE_FILE`.
@@ -201,7 +200,7 @@ impl TreeMap {
     fn hints(&self) -> Hints {
         Hints {
             goal: None,
-            privileged: is_privileged(self.record.core()),
+            privileged: self.record.core().is_privileged(),
         }
     }
 
@@ -231,11 +230,6 @@ impl TreeMap {
             u64::from(run.len),
         )
     }
-}
-
-/// Whether the mount acts for the user whom the superblock reserves blocks for; root, unless told otherwise.
-fn is_privileged(core: &Core) -> bool {
-    core.options.uid == core.options.reserved_uid.unwrap_or(0)
 }
 
 /// Block numbers of files stay below 2^32; a larger bound means "to the end".

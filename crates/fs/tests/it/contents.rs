@@ -351,3 +351,50 @@ fn access_times_move_as_relatime_says() {
     assert_eq!(accessed(&fs), 30 + 86_400, "never");
     done(&image, fs);
 }
+
+/// Writes 64 KiB at a time until there is no space; answers how many blocks are left then.
+fn fill(fs: &FileSystem, path: &str) -> u64 {
+    let file = fs.create(path).expect("there is an inode");
+    let mut end = 0;
+    loop {
+        match file.write_at(&[1; 65_536][..], end) {
+            Ok(done) => end += done as u64,
+            Err(error) => {
+                assert_eq!(error, Error::NoSpace);
+                return fs.statfs().blocks_free;
+            }
+        }
+    }
+}
+
+/// The reserve is there so that root can still work on a full disk; nobody else may eat it up.
+#[test]
+fn the_reserve_is_for_root_and_for_whom_it_is_kept() {
+    let Some(image) = Image::new(SHAPES[0], 16) else {
+        return;
+    };
+    let reserve = u64::from(superblock(&image).s_r_blocks_count.get());
+    assert!(reserve > 100, "nothing is reserved, so nothing is tested");
+
+    let user = MountOptions::new().owner(1000, 1000);
+    let fs = image.mount_with(&user);
+    let left = fill(&fs, "/user");
+    assert!(
+        (reserve..reserve + 64).contains(&left),
+        "{left} blocks left of a reserve of {reserve}"
+    );
+    assert_eq!(fs.create_dir("/d"), Err(Error::NoSpace));
+    done(&image, fs);
+
+    let group = MountOptions::new()
+        .owner(1000, 50)
+        .reserved_for(None, Some(50));
+    let fs = image.mount_with(&group);
+    assert!(fill(&fs, "/group") < 64);
+    fs.remove_file("/group").unwrap();
+    done(&image, fs);
+
+    let fs = image.mount();
+    assert!(fill(&fs, "/root") < 64);
+    done(&image, fs);
+}
