@@ -55,7 +55,7 @@ docs:
 # Cargo takes no dots in the names of programs; the file system's own callers, mkfs(8) and fsck(8), want one.
 install:
 	$(CARGO) build --release --locked -p ext2dax-mkfs -p ext2dax-fsck -p ext2dax-cli
-	$(CARGO) run -q --release --locked -p ext2dax-mkfs --example man > target/mkfs.ext2dax.8
+	$(CARGO) run -q --release --locked -p ext2dax-mkfs --example mkfs-man > target/mkfs.ext2dax.8
 	install -D -m 644 target/mkfs.ext2dax.8 $(DESTDIR)$(PREFIX)/share/man/man8/mkfs.ext2dax.8
 	install -D target/release/ext2dax $(DESTDIR)$(PREFIX)/bin/ext2dax
 	install -D target/release/mkfs-ext2dax $(DESTDIR)$(PREFIX)/sbin/mkfs.ext2dax
