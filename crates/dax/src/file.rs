@@ -85,6 +85,12 @@ impl<M: BlockMap> DaxFile<M> {
         self.size.load(Ordering::Acquire)
     }
 
+    /// Bytes that the file may have at most.
+    #[must_use]
+    pub fn max_size(&self) -> u64 {
+        self.map.max_size()
+    }
+
     /// The size without a schedule point, for oracles of the explorer.
     #[cfg(shuttle)]
     #[must_use]

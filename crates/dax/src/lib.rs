@@ -31,6 +31,7 @@ extern crate alloc;
 extern crate std;
 
 mod blockmap;
+mod copy;
 mod entry;
 mod file;
 mod gates;
@@ -54,6 +55,7 @@ pub use file::DaxFile;
 pub use gates::{Frozen, Gates};
 pub use pagetable::{Frame, MapError, PageTable, Prot};
 pub use pins::{PinGuard, PinMode, Segment};
+pub use seek::FileExtent;
 pub use space::{AddressSpace, EntryGuard, NotLocked};
 pub use stable::StableGuard;
 pub use view::{LastView, View, ViewSpec};

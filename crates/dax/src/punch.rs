@@ -5,7 +5,7 @@ use core::ops::Range;
 use ext2dax_format::Error;
 use ext2dax_sync::mutant;
 
-use crate::blockmap::BlockMap;
+use crate::blockmap::{BlockMap, Extent};
 use crate::file::DaxFile;
 
 impl<M: BlockMap> DaxFile<M> {
@@ -59,6 +59,22 @@ impl<M: BlockMap> DaxFile<M> {
                 self.pins.wait_for_none();
             }
             self.release(detached);
+        }
+        Ok(())
+    }
+
+    /// The same for a range that may lie past the end, as a part of a write, and costs next to nothing where a hole is.
+    pub(crate) fn make_hole(&self, bytes: Range<u64>) -> Result<(), Error> {
+        let mut block = bytes.start >> self.block_bits;
+        let end = self.block_end(bytes.end) >> self.block_bits;
+        while block < end {
+            let extent = self.map.lookup(block, end - block)?;
+            if matches!(extent, Extent::Data { .. }) {
+                let _invalidate = self.space.invalidate_exclusive();
+                self.unmap_and_delete(&bytes);
+                return self.punch_unmapped(&bytes);
+            }
+            block += extent.len();
         }
         Ok(())
     }

@@ -24,6 +24,31 @@ impl<M: BlockMap> DaxFile<M> {
         self.read_stable(pos, to)
     }
 
+    /// The same into several pieces of memory, one after the other.
+    ///
+    /// # Locking
+    /// As [`DaxFile::read_at`].
+    ///
+    /// # Errors
+    /// As [`DaxFile::read_at`].
+    pub fn read_vectored_at(&self, pos: u64, to: &mut [UserSliceMut<'_>]) -> Result<usize, Error> {
+        let mut done = 0;
+        for part in to {
+            let len = part.len();
+            match self.read_at(pos.saturating_add(done as u64), part.reborrow()) {
+                Ok(copied) => {
+                    done += copied;
+                    if copied < len {
+                        break;
+                    }
+                }
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+
     /// The same for memory that is known to be no view.
     #[inline]
     pub(crate) fn read_stable(&self, pos: u64, mut to: UserSliceMut<'_>) -> Result<usize, Error> {

@@ -8,7 +8,7 @@
 use core::ops::Range;
 
 use ext2dax_format::Error;
-use ext2dax_pmem::UserSlice;
+use ext2dax_pmem::{Pmem, UserSlice};
 use ext2dax_sync::{mutant, rank};
 
 use crate::blockmap::{Allocated, BlockMap, Extent};
@@ -18,10 +18,25 @@ use crate::read::usize_of;
 /// Blocks taken for one copy: bounds what a short copy has to give back, and how long new zeroes stay in the cache.
 const CHUNK: u64 = 1 << 20;
 
+/// Where the bytes of a write come from.
+pub(crate) trait Source {
+    /// Copies the next `len` bytes to byte `off` of the medium, flushed. Fewer: the source ends early.
+    fn copy(&mut self, pmem: &Pmem, off: u64, len: u64) -> u64;
+}
+
+/// The caller's memory, which may be a view. `len` is never more than what is left of it.
+impl Source for UserSlice<'_> {
+    fn copy(&mut self, pmem: &Pmem, off: u64, len: u64) -> u64 {
+        let (now, later) = self.split_at(usize_of(len));
+        *self = later;
+        pmem.copy_in_flushed(off, now) as u64
+    }
+}
+
 /// What became of one run.
 struct Written {
     copied: u64,
-    /// The caller's memory ended early.
+    /// The source ended early.
     short: bool,
     /// Where the blocks that it may have taken end, in bytes of the file.
     end: u64,
@@ -29,11 +44,41 @@ struct Written {
     ordered: bool,
 }
 
-/// The first `len` bytes, taken off.
-fn take<'a>(from: &mut UserSlice<'a>, len: u64) -> UserSlice<'a> {
-    let (now, later) = from.split_at(usize_of(len));
-    *from = later;
-    now
+/// A write under way, of one piece or of several: it has the file to itself, and the size covers all of it at once.
+pub(crate) struct Writing {
+    pub(crate) pos: u64,
+    /// What may be written: the rest does not fit below the largest size.
+    pub(crate) room: u64,
+    pub(crate) done: u64,
+    old_size: u64,
+    /// Where the blocks that it has taken, or found and zeroed, end.
+    taken_to: u64,
+    ordered: bool,
+    outcome: Result<(), Error>,
+}
+
+impl Writing {
+    /// The next byte of the file to be written.
+    pub(crate) fn at(&self) -> u64 {
+        self.pos + self.done
+    }
+
+    /// Blocks from here on that are attached are residue of a crash: past the old end, and not taken by this write.
+    pub(crate) fn residue_from(&self) -> u64 {
+        self.old_size.max(self.taken_to)
+    }
+
+    /// The next `len` bytes are as they shall be, by stores that a fence still has to order before the size.
+    pub(crate) fn skipped(&mut self, len: u64, taken_to: u64) {
+        self.done += len;
+        self.taken_to = taken_to;
+        self.ordered = false;
+    }
+
+    /// Ends the write early, with what it has done.
+    pub(crate) fn stop(&mut self, error: Error) {
+        self.outcome = Err(error);
+    }
 }
 
 impl<M: BlockMap> DaxFile<M> {
@@ -49,61 +94,112 @@ impl<M: BlockMap> DaxFile<M> {
     /// # Errors
     /// Only if nothing was written: `FileTooLarge`, `NoSpace`, `BadAddress`, `Corrupt`, `Io`, `ReadOnlyFs`.
     pub fn write_at(&self, pos: u64, mut from: UserSlice<'_>) -> Result<usize, Error> {
-        self.map.writable()?;
-        if from.is_empty() {
-            return Ok(0);
+        let len = from.len() as u64;
+        if len == 0 {
+            return self.map.writable().map(|()| 0);
         }
+        let mut writing = self.begin_write(pos)?;
+        self.write_part(&mut writing, &mut from, len);
+        self.end_write(&writing).map(usize_of)
+    }
+
+    /// The same from several pieces of memory, one after the other, as one write.
+    ///
+    /// # Locking
+    /// As [`DaxFile::write_at`].
+    ///
+    /// # Errors
+    /// As [`DaxFile::write_at`].
+    pub fn write_vectored_at(&self, pos: u64, from: &[UserSlice<'_>]) -> Result<usize, Error> {
+        if from.iter().all(UserSlice::is_empty) {
+            return self.map.writable().map(|()| 0);
+        }
+        let mut writing = self.begin_write(pos)?;
+        for part in from {
+            let mut part = *part;
+            let len = part.len() as u64;
+            if !self.write_part(&mut writing, &mut part, len) {
+                break;
+            }
+        }
+        self.end_write(&writing).map(usize_of)
+    }
+
+    /// W1, before the first byte. Nothing has changed if it fails.
+    pub(crate) fn begin_write(&self, pos: u64) -> Result<Writing, Error> {
+        self.map.writable()?;
         let room = self
             .map
             .max_size()
             .checked_sub(pos)
             .filter(|room| *room > 0)
             .ok_or(Error::FileTooLarge)?;
-        let len = (from.len() as u64).min(room);
-        let old_size = self.size();
         self.map.touch();
-        let mut done = 0;
-        let mut taken_to = pos;
-        let mut ordered = true;
-        let mut outcome = Ok(());
-        while done < len {
-            match self.write_run(pos + done, (len - done).min(CHUNK), &mut from, old_size) {
+        Ok(Writing {
+            pos,
+            room,
+            done: 0,
+            old_size: self.size(),
+            taken_to: 0,
+            ordered: true,
+            outcome: Ok(()),
+        })
+    }
+
+    /// W1 for the next `len` bytes. Whether more may follow.
+    pub(crate) fn write_part(
+        &self,
+        writing: &mut Writing,
+        from: &mut impl Source,
+        len: u64,
+    ) -> bool {
+        let end = (writing.done + len).min(writing.room);
+        let whole = end == writing.done + len;
+        while writing.done < end {
+            let part = (end - writing.done).min(CHUNK);
+            match self.write_run(writing.at(), part, from, writing.residue_from()) {
                 Ok(run) => {
-                    done += run.copied;
-                    taken_to = self.block_end(pos + done).max(run.end);
-                    ordered = run.ordered;
+                    writing.done += run.copied;
+                    writing.taken_to = self.block_end(writing.at()).max(run.end);
+                    if run.copied > 0 {
+                        writing.ordered = run.ordered;
+                    }
                     if run.short {
-                        outcome = Err(Error::BadAddress);
-                        break;
+                        writing.stop(Error::BadAddress);
+                        return false;
                     }
                 }
                 Err(error) => {
-                    outcome = Err(error);
-                    break;
+                    writing.stop(error);
+                    return false;
                 }
             }
         }
-        self.note_unsynced(pos..pos + done);
-        let end = pos + done;
-        // W2. The size covers what was copied, and no more. Its store is fenced, and so is all before it.
-        let grows = done > 0 && end > old_size;
-        if !(grows && ordered) {
+        whole
+    }
+
+    /// W2 and W3: the size covers what was written, and no more. How much that is.
+    pub(crate) fn end_write(&self, writing: &Writing) -> Result<u64, Error> {
+        let (old_size, end) = (writing.old_size, writing.at());
+        self.note_unsynced(writing.pos..end);
+        let grows = writing.done > 0 && end > old_size;
+        // The store of the size is fenced, and so is all before it.
+        if !(grows && writing.ordered) {
             self.pmem.fence();
         }
         let grown = if grows {
-            self.grow(old_size, end, pos)
+            self.grow(old_size, end, writing.pos)
         } else {
             Ok(())
         };
-        if taken_to > self.block_end(self.size()) {
+        if writing.taken_to > self.block_end(self.size()) {
             self.give_back(self.size())?;
         }
         grown?;
-        if done == 0 {
-            outcome.map(|()| 0)
-        } else {
-            Ok(usize_of(done))
+        if writing.done == 0 {
+            writing.outcome?;
         }
+        Ok(writing.done)
     }
 
     /// W1 for one run: as many bytes from `at` on as lie together, at most `len`.
@@ -111,8 +207,8 @@ impl<M: BlockMap> DaxFile<M> {
         &self,
         at: u64,
         len: u64,
-        from: &mut UserSlice<'_>,
-        old_size: u64,
+        from: &mut impl Source,
+        residue_from: u64,
     ) -> Result<Written, Error> {
         let within = at & self.block_mask();
         let block = at >> self.block_bits;
@@ -131,14 +227,17 @@ impl<M: BlockMap> DaxFile<M> {
             }
         };
         let bytes = run.len << self.block_bits;
-        if !run.new && block << self.block_bits >= self.block_end(old_size) {
+        if !run.new {
             // Attached wholly past the end: residue of a crash, whose bytes nobody wrote.
-            self.pmem.zero_flushed(run.off, bytes);
-            self.pmem.fence();
+            let known = self.block_end(residue_from).saturating_sub(at - within);
+            if known < bytes {
+                self.pmem.zero_flushed(run.off + known, bytes - known);
+                self.pmem.fence();
+            }
         }
         self.drop_zero_pages(block..block + run.len);
         let wanted = (bytes - within).min(len);
-        let copied = self.copy_in(at, run.off + within, take(from, wanted));
+        let copied = self.copy_in(at, run.off + within, from, wanted);
         Ok(Written {
             copied,
             short: copied < wanted,
@@ -153,7 +252,7 @@ impl<M: BlockMap> DaxFile<M> {
         at: u64,
         len: u64,
         hole: u64,
-        from: &mut UserSlice<'_>,
+        from: &mut impl Source,
     ) -> Result<Option<Written>, Error> {
         let within = at & self.block_mask();
         let block = at >> self.block_bits;
@@ -161,7 +260,7 @@ impl<M: BlockMap> DaxFile<M> {
         let mut wanted = 0;
         let filled = self.map.fill_hole(block, hole, &mut |off, bytes| {
             wanted = (bytes - within).min(len);
-            copied = self.copy_in(at, off + within, take(from, wanted));
+            copied = self.copy_in(at, off + within, from, wanted);
             if copied > 0 {
                 self.pmem.zero_flushed(off, within);
                 let end = within + copied;
@@ -219,7 +318,7 @@ impl<M: BlockMap> DaxFile<M> {
     }
 
     /// W1c. The only thing held is INODE and what is above it.
-    fn copy_in(&self, at: u64, off: u64, part: UserSlice<'_>) -> u64 {
+    fn copy_in(&self, at: u64, off: u64, from: &mut impl Source, len: u64) -> u64 {
         let unit = at >> self.space.unit_bits();
         let _entry = mutant("ENTRY held across the copy").then(|| self.space.lock(unit));
         let _invalidate =
@@ -227,7 +326,7 @@ impl<M: BlockMap> DaxFile<M> {
         if !mutant("ENTRY held across the copy") && !mutant("INVALIDATE held across the copy") {
             rank::assert_below(rank::INVALIDATE);
         }
-        self.pmem.copy_in_flushed(off, part) as u64
+        from.copy(&self.pmem, off, len)
     }
 
     /// W3: blocks past the new end that the copy did not reach.

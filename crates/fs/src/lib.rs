@@ -31,13 +31,14 @@ pub use clock::SystemClock;
 pub use dir::Entry;
 /// What a page table of an embedder implements, and what it is asked to map.
 pub use ext2dax_dax as dax;
+pub use ext2dax_dax::FileExtent;
 /// The fault handler, the soft MMU, and on Linux the MMU of a process.
 pub use ext2dax_fault as fault;
 pub use ext2dax_format::device::Device;
 pub use ext2dax_format::{Error, FileType, InodeFlags, Result, Timestamp};
 /// The regions that images lie in, and how they become durable.
 pub use ext2dax_pmem as pmem;
-pub use inode::{Attributes, Inode, Map, SetAttributes, Window};
+pub use inode::{Attributes, Fallocate, Inode, Map, SetAttributes, Window};
 pub use mount::{FileSystem, StatFs};
 pub use ops::{New, RenameFlags};
 pub use options::{Atime, MountOptions, StatfsStyle};

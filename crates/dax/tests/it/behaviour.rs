@@ -206,3 +206,14 @@ fn page_cache_below_makes_write_a_duty_for_sync() {
         "write is durable by itself where lines can be flushed"
     );
 }
+
+#[test]
+fn a_long_write_that_starts_inside_a_block_keeps_every_byte() {
+    for bits in BLOCK_BITS {
+        let bench = Bench::new(bits, (4 << 20) >> bits);
+        let file = bench.file(0);
+        let bytes: Vec<u8> = (0..3_u32 << 20).map(|n| (n / 7 % 251) as u8).collect();
+        assert_eq!(write(&file, 100, &bytes), Ok(bytes.len()));
+        assert!(read(&file, 100..100 + (3 << 20)) == bytes, "{bits}");
+    }
+}

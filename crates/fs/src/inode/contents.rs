@@ -1,12 +1,10 @@
-//! Contents of regular files: read, write, append, truncate, punch, allocate, seek, sync.
+//! Contents of regular files: read, write, append, sync.
 //!
 //! The calls here are the outer half of the read and write paths: gates, the INODE lock, flags, limits, times. The
 //! inner half, blocks and page tables, is `dax`'s.
 //!
 //! # Locking
 //! Changes: GATE_WRITE, then INODE exclusively. Reads: INODE shared and no gate, so that a frozen file system can be read.
-
-use core::ops::Range;
 
 use ext2dax_dax::DaxFile;
 use ext2dax_format::{Error, InodeFlags, Result};
@@ -45,8 +43,24 @@ impl Node {
         Ok(done)
     }
 
+    /// [`Node::read_at`] into several pieces of memory.
+    pub(crate) fn read_vectored_at(
+        &self,
+        file: &DaxFile<TreeMap>,
+        pos: u64,
+        bufs: &mut [UserSliceMut<'_>],
+    ) -> Result<usize> {
+        let done = {
+            let _inode = self.lock.read();
+            self.check_alive()?;
+            file.read_vectored_at(pos, bufs)?
+        };
+        self.note_access();
+        Ok(done)
+    }
+
     /// Sets the access time as Linux's relatime does: if it is not after the last change.
-    fn note_access(&self) {
+    pub(super) fn note_access(&self) {
         let record = self.record();
         if record.is_access_noted() {
             return;
@@ -98,10 +112,43 @@ impl Node {
         position: Position,
         src: UserSlice<'_>,
     ) -> Result<(u64, usize)> {
+        self.write_with(file, position, |pos| file.write_at(pos, src))
+    }
+
+    /// [`Node::write_at`] from several pieces of memory, as one write.
+    pub(crate) fn write_vectored_at(
+        &self,
+        file: &DaxFile<TreeMap>,
+        position: Position,
+        srcs: &[UserSlice<'_>],
+    ) -> Result<(u64, usize)> {
+        self.write_with(file, position, |pos| file.write_vectored_at(pos, srcs))
+    }
+
+    /// What every write begins with. The times are set inside, and ride on the fence of the data.
+    fn write_with<R>(
+        &self,
+        file: &DaxFile<TreeMap>,
+        position: Position,
+        write: impl FnOnce(u64) -> Result<R>,
+    ) -> Result<(u64, R)> {
         let core = self.core();
         core.writable()?;
         let _writing = core.gates.write.enter();
         let _inode = self.lock.write();
+        self.check_writable_at(file, position)
+            .and_then(|pos| Ok((pos, write(pos)?)))
+    }
+
+    /// Where a write goes. The caller holds INODE exclusively.
+    ///
+    /// # Errors
+    /// `NotPermitted` by the immutable flag, or by the append-only flag away from the end; `NotFound`.
+    pub(super) fn check_writable_at(
+        &self,
+        file: &DaxFile<TreeMap>,
+        position: Position,
+    ) -> Result<u64> {
         self.check_alive()?;
         let end = file.size();
         let pos = match position {
@@ -113,98 +160,7 @@ impl Node {
         {
             return Err(Error::NotPermitted);
         }
-        if src.is_empty() {
-            return Ok((pos, 0));
-        }
-        // The times are set inside, and ride on the fence of the data.
-        let done = file.write_at(pos, src)?;
-        Ok((pos, done))
-    }
-
-    /// Cuts the file off at `size`, or extends it with a hole.
-    ///
-    /// # Errors
-    /// As for writes; `FileTooLarge` past the limit.
-    pub(crate) fn set_len(&self, file: &DaxFile<TreeMap>, size: u64) -> Result<()> {
-        self.change(|| {
-            if self.flags().contains(InodeFlags::APPEND) {
-                return Err(Error::NotPermitted);
-            }
-            file.truncate(size)
-        })
-    }
-
-    /// Makes the bytes of `range` a hole, as far as they lie inside the file: whole blocks are given back, the
-    /// edges zeroed.
-    pub(crate) fn punch_hole(&self, file: &DaxFile<TreeMap>, range: Range<u64>) -> Result<()> {
-        let Range { start, end } = range;
-        check_range(&range)?;
-        self.change(|| {
-            if self.flags().contains(InodeFlags::APPEND) {
-                return Err(Error::NotPermitted);
-            }
-            file.punch(start..end.min(file.size()).max(start))
-        })
-    }
-
-    /// Makes the bytes of `range` read zero; blocks stay. Past the end the file grows.
-    pub(crate) fn zero_range(&self, file: &DaxFile<TreeMap>, range: Range<u64>) -> Result<()> {
-        let Range { start, end } = range;
-        check_range(&range)?;
-        self.change(|| {
-            if self.flags().contains(InodeFlags::APPEND) {
-                return Err(Error::NotPermitted);
-            }
-            if end > file.size() {
-                file.truncate(end)?;
-            }
-            file.zero_range(start..end)
-        })
-    }
-
-    /// Gives every block of the range a place on the medium, zeroed; past the end the file grows first, since blocks
-    /// past the end are not a clean state of ext2.
-    pub(crate) fn allocate_range(&self, file: &DaxFile<TreeMap>, range: Range<u64>) -> Result<()> {
-        let Range { start, end } = range;
-        check_range(&range)?;
-        self.change(|| {
-            if end > file.size() {
-                file.truncate(end)?;
-            }
-            file.allocate_range(start..end)
-        })
-    }
-
-    /// What every change of contents but a write begins and ends with.
-    fn change(&self, change: impl FnOnce() -> Result<()>) -> Result<()> {
-        let core = self.core();
-        core.writable()?;
-        let _writing = core.gates.write.enter();
-        let _inode = self.lock.write();
-        self.check_alive()?;
-        if self.flags().contains(InodeFlags::IMMUTABLE) {
-            return Err(Error::NotPermitted);
-        }
-        // Fences are the operation's own, and its times ride on them.
-        change()
-    }
-
-    /// The first byte of data at or behind `pos`.
-    ///
-    /// # Errors
-    /// `NoSuchOffset` if there is none, as at and past the end.
-    pub(crate) fn seek_data(&self, file: &DaxFile<TreeMap>, pos: u64) -> Result<u64> {
-        let _inode = self.lock.read();
-        file.seek_data(pos)
-    }
-
-    /// The first byte of a hole at or behind `pos`; the end of the file counts as one.
-    ///
-    /// # Errors
-    /// `NoSuchOffset` at and past the end.
-    pub(crate) fn seek_hole(&self, file: &DaxFile<TreeMap>, pos: u64) -> Result<u64> {
-        let _inode = self.lock.read();
-        file.seek_hole(pos)
+        Ok(pos)
     }
 
     /// Makes contents and attributes durable, to what the region promises.
@@ -220,13 +176,5 @@ impl Node {
             pmem.sync(0..pmem.len()).map_err(|_| Error::Io)?;
         }
         Ok(())
-    }
-}
-
-fn check_range(range: &Range<u64>) -> Result<()> {
-    if range.start <= range.end {
-        Ok(())
-    } else {
-        Err(Error::InvalidArgument)
     }
 }

@@ -6,13 +6,13 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
 
-use ext2dax_dax::DaxFile;
-use ext2dax_format::{FileType, InodeFlags, Result};
+use ext2dax_dax::{DaxFile, FileExtent};
+use ext2dax_format::{Error, FileType, InodeFlags, Result};
 use ext2dax_pmem::{UserSlice, UserSliceMut};
 
 use super::contents::Position;
 use super::lifetime::Handle;
-use super::{Attributes, Node, SetAttributes, TreeMap};
+use super::{Attributes, Fallocate, Node, SetAttributes, TreeMap};
 use crate::dir::Entry;
 use crate::mount::{FileSystem, Mount};
 use crate::ops;
@@ -275,6 +275,65 @@ impl Inode {
             .write_at(&*self.contents()?, Position::End, src.into())
     }
 
+    /// [`Inode::read_at`] into several pieces of memory, one after the other, with no write in between.
+    ///
+    /// # Errors
+    /// As [`Inode::read_at`].
+    pub fn read_vectored_at(&self, pos: u64, bufs: &mut [UserSliceMut<'_>]) -> Result<usize> {
+        self.node().read_vectored_at(&*self.contents()?, pos, bufs)
+    }
+
+    /// [`Inode::write_at`] from several pieces of memory, one after the other: one write for everybody else.
+    ///
+    /// # Errors
+    /// As [`Inode::write_at`].
+    pub fn write_vectored_at(&self, pos: u64, srcs: &[UserSlice<'_>]) -> Result<usize> {
+        let position = Position::At(pos);
+        let (_, done) = self
+            .node()
+            .write_vectored_at(&*self.contents()?, position, srcs)?;
+        Ok(done)
+    }
+
+    /// [`Inode::append`] from several pieces of memory, in one piece with respect to other appends.
+    ///
+    /// # Errors
+    /// As [`Inode::write_at`].
+    pub fn append_vectored(&self, srcs: &[UserSlice<'_>]) -> Result<(u64, usize)> {
+        self.node()
+            .write_vectored_at(&*self.contents()?, Position::End, srcs)
+    }
+
+    /// Copies `len` bytes from byte `pos` to byte `to_pos` of `to`, a file of the same file system or this very one, as
+    /// copy_file_range(2) does. No memory of the caller's is used; holes of the source stay holes where they cover whole
+    /// blocks of the target. Answers how much: less at the end of this file, at the limit of the other, or when space
+    /// runs out; 0 at the end of this file.
+    ///
+    /// Other writers of both files see all of it or nothing.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the two ranges of one file meet; `CrossDevice` for a file of another file system; `Overflow`
+    /// if a range ends past 2^64; `FileTooLarge`, `NoSpace`, `NotPermitted`, `ReadOnlyFs`, `Corrupt`; `IsADirectory`,
+    /// `InvalidArgument` for other types.
+    pub fn copy_range(&self, pos: u64, to: &Self, to_pos: u64, len: u64) -> Result<u64> {
+        if !Arc::ptr_eq(self.mount(), to.mount()) {
+            return Err(Error::CrossDevice);
+        }
+        let (file, to_file) = (self.contents()?, to.contents()?);
+        self.node()
+            .copy_range(&file, pos, (to.node(), &to_file), to_pos, len)
+    }
+
+    /// Where the bytes of `range` lie, as FIEMAP tells it: at most `max` extents, in ascending order. What lies between
+    /// them are holes; a list of `max` goes on behind the end of its last one. Offsets into the region are those of the
+    /// file system, from its first byte on.
+    ///
+    /// # Errors
+    /// `Corrupt`; `IsADirectory`, `InvalidArgument` for other types.
+    pub fn extents(&self, range: Range<u64>, max: usize) -> Result<Vec<FileExtent>> {
+        self.node().extents(&*self.contents()?, range, max)
+    }
+
     /// Cuts the file off at `size` bytes, or extends it with a hole.
     ///
     /// # Errors
@@ -306,6 +365,15 @@ impl Inode {
     /// As [`Inode::write_at`].
     pub fn allocate(&self, range: Range<u64>) -> Result<()> {
         self.node().allocate_range(&*self.contents()?, range)
+    }
+
+    /// fallocate(2): everything that the calls above do, and refusals of what ext2 cannot express.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for an empty range; `NotSupported` for blocks past the end of the file, and for collapsing and
+    /// inserting; else as [`Inode::write_at`]. Nothing has changed then, but for `NoSpace`.
+    pub fn fallocate(&self, how: Fallocate, range: Range<u64>) -> Result<()> {
+        self.node().fallocate(&*self.contents()?, how, range)
     }
 
     /// The first byte of data at or behind `pos`.

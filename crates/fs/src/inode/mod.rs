@@ -7,7 +7,8 @@
 //! | `attr` | what `stat` answers and a caller may set; bodies of new inodes |
 //! | `cache` | inode number -> [`Node`], at most one a number |
 //! | `blockmap` | what `dax` asks of a file: blocks by get_blocks, sizes by the orders of the crash rules |
-//! | `contents` | read, write, truncate, punch, seek of one regular file |
+//! | `contents` | read, write, append, sync of one regular file |
+//! | `ranges` | truncate, punch, zero, allocate, copy, seek, list of its ranges |
 //! | `lifetime` | handles, unlinked-open files, giving an inode back |
 //! | `handle` | [`Inode`], the inode layer for kernels and FUSE |
 //! | `map` | mappings of a file by an embedder's page table |
@@ -27,6 +28,7 @@ mod contents;
 mod handle;
 pub(crate) mod lifetime;
 mod map;
+mod ranges;
 pub(crate) mod record;
 mod versions;
 
@@ -42,6 +44,7 @@ use ext2dax_sync::{RwLock, rank};
 pub use attr::{Attributes, SetAttributes};
 pub use handle::Inode;
 pub use map::{Map, Window};
+pub use ranges::Fallocate;
 
 pub(crate) use blockmap::TreeMap;
 pub(crate) use cache::Inodes;

@@ -1,16 +1,17 @@
 //! An open file with a cursor.
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
 
-use ext2dax_dax::DaxFile;
+use ext2dax_dax::{DaxFile, FileExtent};
 use ext2dax_format::{Error, Result};
 use ext2dax_pmem::{UserSlice, UserSliceMut};
 use ext2dax_sync::{Mutex, rank};
 
 use super::{FileTimes, Metadata, OpenOptions, PathBytes, Permissions};
-use crate::inode::{Inode, Node, Position, SetAttributes, TreeMap};
+use crate::inode::{Fallocate, Inode, Node, Position, SetAttributes, TreeMap};
 use crate::mount::FileSystem;
 
 /// What a file was opened for.
@@ -161,6 +162,31 @@ impl File {
         Ok(done)
     }
 
+    /// [`File::read`] into several pieces of memory.
+    ///
+    /// # Errors
+    /// As [`File::read`].
+    pub fn read_vectored(&self, bufs: &mut [UserSliceMut<'_>]) -> Result<usize> {
+        let file = self.for_reading()?;
+        let mut cursor = self.open.cursor.lock();
+        let done = self.node().read_vectored_at(file, *cursor, bufs)?;
+        *cursor += done as u64;
+        Ok(done)
+    }
+
+    /// [`File::write`] from several pieces of memory, as one write.
+    ///
+    /// # Errors
+    /// As [`File::write`].
+    pub fn write_vectored(&self, srcs: &[UserSlice<'_>]) -> Result<usize> {
+        let file = self.for_writing()?;
+        let mut cursor = self.open.cursor.lock();
+        let position = self.write_position(*cursor);
+        let (pos, done) = self.node().write_vectored_at(file, position, srcs)?;
+        *cursor = pos + done as u64;
+        Ok(done)
+    }
+
     /// Moves the cursor, past the end if need be, and answers where it is.
     ///
     /// # Errors
@@ -198,6 +224,50 @@ impl File {
         let position = self.write_position(offset);
         let (_, done) = self.node().write_at(file, position, src.into())?;
         Ok(done)
+    }
+
+    /// [`File::read_at`] into several pieces of memory, with no write in between.
+    ///
+    /// # Errors
+    /// As [`File::read`].
+    pub fn read_vectored_at(&self, bufs: &mut [UserSliceMut<'_>], offset: u64) -> Result<usize> {
+        self.node()
+            .read_vectored_at(self.for_reading()?, offset, bufs)
+    }
+
+    /// [`File::write_at`] from several pieces of memory, as one write.
+    ///
+    /// # Errors
+    /// As [`File::write`].
+    pub fn write_vectored_at(&self, srcs: &[UserSlice<'_>], offset: u64) -> Result<usize> {
+        let file = self.for_writing()?;
+        let position = self.write_position(offset);
+        let (_, done) = self.node().write_vectored_at(file, position, srcs)?;
+        Ok(done)
+    }
+
+    /// Copies `len` bytes from `pos` to `to_pos` of `to`, inside the image; no cursor moves. See [`Inode::copy_range`].
+    ///
+    /// # Errors
+    /// `NotOpenForRead`, `NotOpenForWrite` (also for a target opened to append), and as [`Inode::copy_range`].
+    pub fn copy_range(&self, pos: u64, to: &File, to_pos: u64, len: u64) -> Result<u64> {
+        let (file, to_file) = (self.for_reading()?, to.for_writing()?);
+        if to.open.access.append {
+            return Err(Error::NotOpenForWrite);
+        }
+        if !Arc::ptr_eq(self.inode().mount(), to.inode().mount()) {
+            return Err(Error::CrossDevice);
+        }
+        self.node()
+            .copy_range(file, pos, (to.node(), to_file), to_pos, len)
+    }
+
+    /// Where the bytes of `range` lie on the medium: at most `max` extents. See [`Inode::extents`].
+    ///
+    /// # Errors
+    /// As [`Inode::extents`].
+    pub fn extents(&self, range: Range<u64>, max: usize) -> Result<Vec<FileExtent>> {
+        self.node().extents(self.contents()?, range, max)
     }
 
     /// Fills `buf` from `offset` on.
@@ -270,6 +340,14 @@ impl File {
         self.node().allocate_range(self.for_writing()?, range)
     }
 
+    /// fallocate(2). See [`Inode::fallocate`].
+    ///
+    /// # Errors
+    /// `NotOpenForWrite`, and as [`Inode::fallocate`].
+    pub fn fallocate(&self, how: Fallocate, range: Range<u64>) -> Result<()> {
+        self.node().fallocate(self.for_writing()?, how, range)
+    }
+
     /// The first byte of data at or behind `pos`; the cursor stays.
     ///
     /// # Errors
@@ -338,7 +416,10 @@ impl File {
 
 #[cfg(feature = "std")]
 mod hosted {
+    use alloc::vec::Vec;
     use std::io;
+
+    use ext2dax_pmem::{UserSlice, UserSliceMut};
 
     use super::{File, SeekFrom};
 
@@ -356,11 +437,22 @@ mod hosted {
         fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
             Ok(File::read(self, buf)?)
         }
+
+        fn read_vectored(&mut self, bufs: &mut [io::IoSliceMut<'_>]) -> io::Result<usize> {
+            let mut bufs: Vec<UserSliceMut<'_>> =
+                bufs.iter_mut().map(|buf| (&mut **buf).into()).collect();
+            Ok(File::read_vectored(self, &mut bufs)?)
+        }
     }
 
     impl io::Write for &File {
         fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
             Ok(File::write(self, buf)?)
+        }
+
+        fn write_vectored(&mut self, srcs: &[io::IoSlice<'_>]) -> io::Result<usize> {
+            let srcs: Vec<UserSlice<'_>> = srcs.iter().map(|src| (&**src).into()).collect();
+            Ok(File::write_vectored(self, &srcs)?)
         }
 
         /// Nothing is kept back. [`File::sync_all`] is what makes a file durable.
@@ -379,11 +471,19 @@ mod hosted {
         fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
             io::Read::read(&mut &*self, buf)
         }
+
+        fn read_vectored(&mut self, bufs: &mut [io::IoSliceMut<'_>]) -> io::Result<usize> {
+            io::Read::read_vectored(&mut &*self, bufs)
+        }
     }
 
     impl io::Write for File {
         fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
             io::Write::write(&mut &*self, buf)
+        }
+
+        fn write_vectored(&mut self, srcs: &[io::IoSlice<'_>]) -> io::Result<usize> {
+            io::Write::write_vectored(&mut &*self, srcs)
         }
 
         fn flush(&mut self) -> io::Result<()> {

@@ -8,5 +8,6 @@ mod kernel;
 mod names;
 mod paths;
 mod random;
+mod ranges;
 mod state;
 mod threads;
