@@ -27,10 +27,24 @@ impl Image {
     /// # Errors
     /// When there is no space, or the image is refused.
     pub fn new(base: &Path, mib: u64, inodes: u32) -> Result<Self> {
-        let path = base.join("ours.img");
-        ext2dax_mkfs::make_file(&path, &options(inodes), mib << 20)?;
-        let region = FileRegion::open(&path, Access::ReadWrite)?;
-        let fs = FileSystem::mount(region, &MountOptions::new())?;
+        Self::named(base, "ours.img", mib, inodes)
+    }
+
+    /// The same under a name of its own.
+    ///
+    /// # Errors
+    /// As [`Image::new`].
+    pub fn named(base: &Path, name: &str, mib: u64, inodes: u32) -> Result<Self> {
+        let path = base.join(name);
+        make(&path, mib, inodes)?;
+        let pmem = Pmem::new(FileRegion::open(&path, Access::ReadWrite)?);
+        // A medium is there before anybody writes to it. A sparse file on tmpfs is not: its pages would come, and be
+        // mapped, in the middle of what is timed.
+        let mut page = [0; 4096];
+        for at in (0..pmem.len()).step_by(page.len()) {
+            pmem.read(at, &mut page);
+        }
+        let fs = FileSystem::mount_pmem(pmem, &MountOptions::new())?;
         Ok(Image { path, fs })
     }
 
@@ -61,15 +75,33 @@ impl Image {
     /// When the image is not clean afterwards.
     pub fn finish(self) -> Result<()> {
         self.fs.unmount()?;
-        let pmem = Pmem::new(FileRegion::open(&self.path, Access::ReadOnly)?);
-        let report = ext2dax_fsck::check(&pmem, &ext2dax_fsck::CheckOptions::default())?;
-        ensure!(
-            report.is_clean(),
-            "the image is damaged after the run: {:?}",
-            report.findings
-        );
-        Ok(())
+        check(&self.path)
     }
+}
+
+/// Makes an image of `mib` MiB.
+///
+/// # Errors
+/// When there is no space.
+pub fn make(path: &Path, mib: u64, inodes: u32) -> Result<()> {
+    ext2dax_mkfs::make_file(path, &options(inodes), mib << 20)?;
+    Ok(())
+}
+
+/// Lets our checker look at an image that nobody uses any more.
+///
+/// # Errors
+/// When it is not clean.
+pub fn check(path: &Path) -> Result<()> {
+    let pmem = Pmem::new(FileRegion::open(path, Access::ReadOnly)?);
+    let report = ext2dax_fsck::check(&pmem, &ext2dax_fsck::CheckOptions::default())?;
+    ensure!(
+        report.is_clean(),
+        "{}: damaged after the run: {:?}",
+        path.display(),
+        report.findings
+    );
+    Ok(())
 }
 
 /// A file system in plain memory whose lines are written back one by one, as on persistent memory: what the fences and

@@ -57,6 +57,54 @@ pub fn per_op_elapsed(count: usize, work: impl FnOnce()) -> f64 {
     start.elapsed().as_nanos() as f64 / count as f64
 }
 
+/// What operations took, each: nanoseconds that threads ran, and nanoseconds by the clock on the wall.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cost {
+    /// On a processor: the caller's thread, and the threads of the process that serves it.
+    pub cpu: f64,
+    /// On the wall.
+    pub wall: f64,
+    /// Of `cpu`, what the serving process took: 0 where there is none, and where the kernel answered for it.
+    pub served: f64,
+}
+
+impl Cost {
+    /// The cost of each of `count` operations done by `work`, of which `server` does a part.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "counts and durations of a bench are far below 2^52"
+    )]
+    pub fn of(count: usize, server: Option<u32>, work: impl FnOnce()) -> Self {
+        let server_ns = || server.map_or(0, crate::fusemount::process_ns);
+        let (served, cpu, start) = (server_ns(), thread_ns(), Instant::now());
+        work();
+        let wall = start.elapsed().as_nanos() as f64 / count as f64;
+        let own = (thread_ns() - cpu) as f64 / count as f64;
+        let served = (server_ns() - served) as f64 / count as f64;
+        Cost {
+            cpu: own + served,
+            wall,
+            served,
+        }
+    }
+
+    /// The median of each figure.
+    pub fn median(costs: &[Cost]) -> Self {
+        let of = |figure: fn(&Cost) -> f64| median(costs.iter().map(figure).collect());
+        Cost {
+            cpu: of(|cost| cost.cpu),
+            wall: of(|cost| cost.wall),
+            served: of(|cost| cost.served),
+        }
+    }
+}
+
+/// The value in the middle; not a number if there is none.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
 /// Runs `rounds` rounds of all contenders, interleaved, after one unmeasured round each, and answers the median of each.
 pub fn medians(rounds: usize, mut contenders: Vec<Contender<'_>>) -> Vec<(String, f64)> {
     for contender in &mut contenders {

@@ -93,7 +93,7 @@ impl Row {
     }
 }
 
-fn duration(ns: f64) -> String {
+pub(crate) fn duration(ns: f64) -> String {
     if ns < 10_000.0 {
         format!("{ns:.0} ns")
     } else if ns < 10_000_000.0 {

@@ -1,7 +1,7 @@
 //! `compare`: ext2dax beside raw memory and the kernel's drivers, all in one run.
 //!
 //! ```text
-//! compare [--json] [--rounds N] [--quick] [--no-kernel] [--only data|names|stat|threads|faults]
+//! compare [--json] [--rounds N] [--quick] [--no-kernel] [--only data|names|stat|threads|faults|micro|pairs]
 //! ```
 //! Everything lies on tmpfs, so that no device is measured. Figures are medians of interleaved rounds; a peer that is
 //! missing is named and asks for nothing.
@@ -10,10 +10,14 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use ext2dax_benches::fusemount::FuseMount;
 use ext2dax_benches::loopmount::LoopMount;
+use ext2dax_benches::micro::{Runner, micro};
 use ext2dax_benches::ours;
+use ext2dax_benches::pairs::{Way, pairs};
 use ext2dax_benches::rows::{data, first_touch, flat_stat, names, threads};
 use ext2dax_benches::table::Row;
+use ext2dax_benches::trees::{Library, Mounted};
 
 /// How long and in what form.
 struct Arguments {
@@ -112,5 +116,93 @@ fn main() -> Result<()> {
             .into_iter()
             .for_each(print);
     }
+    if wanted("micro") {
+        micro_rows(&image, base.path(), kernel, &arguments)?;
+    }
+    if wanted("pairs") {
+        pair_rows(&image, base.path(), &arguments)?;
+    }
     image.finish()
+}
+
+/// The micro loops over whoever is there; whoever is not is named.
+fn micro_rows(
+    image: &ours::Image,
+    base: &Path,
+    kernel: Option<&Path>,
+    arguments: &Arguments,
+) -> Result<()> {
+    let (ours_image, theirs_image) = (base.join("fuse.img"), base.join("fuse2fs.img"));
+    ours::make(&ours_image, 512, 50_000)?;
+    ours::make(&theirs_image, 512, 50_000)?;
+    let present = |name: &str, mount: Result<FuseMount>| match mount {
+        Ok(mount) => Some(mount),
+        Err(error) => {
+            eprintln!("missing: {name} ({error:#})");
+            None
+        }
+    };
+    let fuse = present(
+        "our FUSE mount",
+        FuseMount::ours(&ours_image, &base.join("fuse")),
+    );
+    let fuse2fs = present(
+        "fuse2fs",
+        FuseMount::fuse2fs(&theirs_image, &base.join("fuse2fs")),
+    );
+    let tmpfs = base.join("tmpfs");
+    std::fs::create_dir(&tmpfs)?;
+    let mounted = |name, dir: &Path, server| Runner {
+        name,
+        tree: Box::new(Mounted::at(dir)),
+        server,
+    };
+    let mut runners = vec![Runner {
+        name: "library",
+        tree: Box::new(Library(image.fs().clone())),
+        server: None,
+    }];
+    runners.extend(kernel.map(|dir| mounted("kernel", dir, None)));
+    runners.push(mounted("tmpfs", &tmpfs, None));
+    for (name, mount) in [("FUSE", &fuse), ("fuse2fs", &fuse2fs)] {
+        runners.extend(
+            mount
+                .as_ref()
+                .map(|mount| mounted(name, mount.dir(), Some(mount.server()))),
+        );
+    }
+    let rows = micro(&runners, arguments.rounds)?;
+    drop(runners);
+    if !arguments.json {
+        println!(
+            "micro loops: on-CPU time of one operation, FUSE and fuse2fs by the clock on the wall\n{}",
+            rows.first().map_or_else(String::new, |row| row.heading())
+        );
+    }
+    for row in rows {
+        if arguments.json {
+            println!("{}", row.json());
+        } else {
+            println!("{}", row.text());
+        }
+    }
+    if fuse.is_some() {
+        drop(fuse);
+        ours::check(&ours_image)?;
+    }
+    Ok(())
+}
+
+fn pair_rows(image: &ours::Image, base: &Path, arguments: &Arguments) -> Result<()> {
+    let other = ours::Image::named(base, "other.img", 256, 50_000)?;
+    for way in [Way::Inode, Way::Path] {
+        for row in pairs(image.fs(), other.fs(), way, arguments.rounds)? {
+            if arguments.json {
+                println!("{}", row.json());
+            } else {
+                println!("{}", row.text());
+            }
+        }
+    }
+    other.finish()
 }
