@@ -33,6 +33,7 @@ pub mod htree;
 pub mod indirect;
 pub mod inode;
 pub mod signature;
+pub mod slot;
 pub mod superblock;
 pub mod time;
 pub mod xattr;

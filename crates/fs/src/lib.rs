@@ -23,6 +23,7 @@ mod options;
 mod orphan;
 mod path;
 mod scrub;
+mod slots;
 mod state;
 
 pub use clock::Clock;

@@ -7,6 +7,7 @@ use alloc::sync::Arc;
 use core::fmt;
 
 use ext2dax_dax::Gates;
+use ext2dax_format::slot::MountRecord;
 use ext2dax_format::superblock::{RawSuperblock, STATE_ERROR, STATE_VALID};
 use ext2dax_format::{Error, Features, Geometry, Result, Timestamp};
 use ext2dax_getblock::Volume;
@@ -22,6 +23,7 @@ use crate::ops::Temporaries;
 use crate::options::{MountOptions, StatfsStyle};
 use crate::orphan::OrphanList;
 use crate::scrub;
+use crate::slots::Slots;
 use crate::state::{SUPERBLOCK, State};
 
 /// What every part of a mounted file system needs.
@@ -32,6 +34,7 @@ pub(crate) struct Core {
     pub(crate) gates: Arc<Gates>,
     pub(crate) orphans: OrphanList,
     pub(crate) state: State,
+    pub(crate) slots: Slots,
     pub(crate) options: MountOptions,
     pub(crate) versions: Versions,
     privileged: bool,
@@ -122,13 +125,51 @@ impl Mount {
         }
         self.sync()?;
         if self.core.writable().is_ok() {
-            self.core.state.end(self.core.now());
+            self.sign_off();
             self.core
                 .pmem
                 .sync(0..self.core.pmem.len())
                 .map_err(|_| Error::Io)?;
         }
         Ok(())
+    }
+
+    /// Everything is durable. An image that was clean is clean again; one that was not says who used it last.
+    fn sign_off(&self) {
+        let (state, slots) = (&self.core.state, &self.core.slots);
+        let now = self.core.now();
+        if state.was_valid() {
+            state.end(now);
+            slots.clear_all();
+        } else {
+            slots.announce(MountRecord {
+                stamp: state.stamp_of_end(now),
+                ended: true,
+            });
+            state.end(now);
+        }
+    }
+
+    /// Takes an image over for writing: what the last user left is completed, and it is marked as in use.
+    fn take_over(&self, last: LastUse) -> Result<()> {
+        let core = &self.core;
+        let orphans = core.orphans.load(&core.geometry)?;
+        core.slots.clear_intents();
+        let now = core.now();
+        let record = MountRecord {
+            stamp: core.state.stamp_of_begin(now),
+            ended: false,
+        };
+        core.slots.announce(record);
+        core.state.begin(now);
+        core.slots.forget_others(record);
+        for ino in orphans {
+            lifetime::recover(self, ino)?;
+        }
+        match last {
+            LastUse::Ended => Ok(()),
+            LastUse::Broken => scrub::scrub(self),
+        }
     }
 }
 
@@ -143,6 +184,15 @@ impl Drop for Mount {
         // There is nobody to tell; whoever wants to know calls `unmount`.
         let _ = self.end();
     }
+}
+
+/// How the last use of an image ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LastUse {
+    /// Completely, whether the image is clean or not.
+    Ended,
+    /// In the middle.
+    Broken,
 }
 
 /// A mounted file system. Clones are handles to the same mount; it ends when the last of them, and the last open file,
@@ -163,7 +213,7 @@ impl FileSystem {
     /// # Errors
     /// `NotExt2`, `TooShort`, `Corrupt`: this is no file system, or not one that can be opened. `Unsupported`: every
     /// feature that forbids it. `NeedsFsck`: for writing, the image must be checked first (`e2fsck -p` or
-    /// `fsck.ext2dax -p`), because it was not unmounted cleanly or is marked as damaged; reading works. `ReadOnlyFs`: the
+    /// `fsck.ext2dax -p`), because somebody else did not unmount it cleanly or it is marked as damaged; reading works. `ReadOnlyFs`: the
     /// region cannot be written. `Io`. Nothing has changed then.
     pub fn mount(region: impl PmemRegion + 'static, options: &MountOptions) -> Result<Self> {
         Self::mount_pmem(Pmem::new(region), options)
@@ -180,7 +230,8 @@ impl FileSystem {
         }
         let superblock: RawSuperblock = pmem.read_value(SUPERBLOCK);
         let geometry = Geometry::new(&superblock, pmem.len())?;
-        check(&superblock, &pmem, options)?;
+        let slots = Slots::find(&pmem);
+        let last = check(&superblock, &pmem, &slots, options)?;
         let trust_counters = superblock.s_state.get() & STATE_VALID != 0;
         let volume_options = ext2dax_getblock::Options { trust_counters };
         let volume = Volume::open(pmem.clone(), geometry, volume_options)?;
@@ -194,6 +245,7 @@ impl FileSystem {
                     options.read_only,
                     options.on_error,
                 ),
+                slots,
                 gates: Arc::new(Gates::new()),
                 clock: options.clock.clone().unwrap_or_else(default_clock),
                 privileged: may_use_reserve(&superblock, options),
@@ -205,18 +257,14 @@ impl FileSystem {
             }),
             rename: Mutex::new(rank::RENAME, ()),
             temporaries: Temporaries::new(),
-            ended: AtomicBool::new(options.read_only),
+            ended: AtomicBool::new(true),
         };
         if !options.read_only {
-            let orphans = mount.core.orphans.load(&geometry)?;
-            mount.core.state.begin(mount.core.now());
-            for ino in orphans {
-                lifetime::recover(&mount, ino)?;
-            }
-            // Only who asked for it mounts an image that was not unmounted.
-            if !trust_counters {
-                scrub::scrub(&mount)?;
-            }
+            let taken = mount.take_over(last);
+            // A take-over that failed on an unclean image must not be signed off: there is more to do than was done.
+            let signs_off = taken.is_ok() || mount.core.state.was_valid();
+            mount.ended.store(!signs_off, Ordering::Release);
+            taken?;
         }
         Ok(Self {
             mount: Arc::new(mount),
@@ -307,15 +355,21 @@ pub struct StatFs {
     pub uuid: [u8; 16],
 }
 
-/// Whether the image may be opened the way the caller asks.
-fn check(superblock: &RawSuperblock, pmem: &Pmem, options: &MountOptions) -> Result<()> {
+/// Whether the image may be opened the way the caller asks, and how it was left.
+fn check(
+    superblock: &RawSuperblock,
+    pmem: &Pmem,
+    slots: &Slots,
+    options: &MountOptions,
+) -> Result<LastUse> {
     let features = Features::of(superblock);
     if options.read_only {
-        return if options.no_recovery {
-            features.check_layout()
+        if options.no_recovery {
+            features.check_layout()?;
         } else {
-            features.check_open()
-        };
+            features.check_open()?;
+        }
+        return Ok(LastUse::Ended);
     }
     features.check_open()?;
     features.check_write()?;
@@ -323,10 +377,16 @@ fn check(superblock: &RawSuperblock, pmem: &Pmem, options: &MountOptions) -> Res
         return Err(Error::ReadOnlyFs);
     }
     let state = superblock.s_state.get();
-    if (state & STATE_VALID == 0 || state & STATE_ERROR != 0) && !options.accept_unclean {
-        return Err(Error::NeedsFsck);
+    let damaged = state & STATE_ERROR != 0;
+    match slots.last_mount() {
+        _ if damaged && !options.accept_unclean => Err(Error::NeedsFsck),
+        _ if damaged => Ok(LastUse::Broken),
+        _ if state & STATE_VALID != 0 => Ok(LastUse::Ended),
+        Some(record) if record.ended => Ok(LastUse::Ended),
+        Some(_) => Ok(LastUse::Broken),
+        None if options.accept_unclean => Ok(LastUse::Broken),
+        None => Err(Error::NeedsFsck),
     }
-    Ok(())
 }
 
 /// Blocks of superblocks, descriptors, bitmaps and inode tables.

@@ -102,10 +102,11 @@ impl MountOptions {
         self
     }
 
-    /// Mounts for writing although the image was not unmounted cleanly or is marked as damaged. Orphans are processed;
-    /// every directory is read once, and what an interrupted operation of this library may have left there is repaired:
-    /// names of dead inodes, link counts that are too high, temporary links. Blocks and inodes may stay leaked, so the
-    /// image stays marked for a checker. Not for an image that something else has written and left unclean.
+    /// Mounts for writing although the image is marked as damaged, or was left by something else than this library, or was
+    /// left by it with no place for its records. (What it left itself it recovers without being asked.) Orphans are
+    /// processed; every directory is read once, and what an interrupted operation of this library may have left there is
+    /// repaired: names of dead inodes, link counts that are too high, temporary links. Blocks and inodes may stay leaked,
+    /// so the image stays marked for a checker. What another driver left may need more than that.
     #[must_use]
     pub fn accept_unclean(mut self, accept: bool) -> Self {
         self.accept_unclean = accept;

@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use ext2dax_format::slot::Stamp;
 use ext2dax_format::superblock::{
     OnError, REVISION_GOOD_OLD, RawSuperblock, STATE_ERROR, STATE_VALID, SUPERBLOCK_OFFSET,
 };
@@ -68,20 +69,51 @@ impl State {
         }
     }
 
+    /// What the superblock shows.
+    fn stamp(&self) -> Stamp {
+        Stamp::of(&self.pmem.read_value(SUPERBLOCK))
+    }
+
+    /// What the superblock will show once [`State::begin`] has been called with this time.
+    pub(crate) fn stamp_of_begin(&self, now: Timestamp) -> Stamp {
+        let stamp = self.stamp();
+        Stamp {
+            mount_count: stamp.mount_count.saturating_add(1),
+            mount_time: seconds(now),
+            write_time: seconds(now),
+            ..stamp
+        }
+    }
+
+    /// What the superblock will show once [`State::end`] has been called with this time.
+    pub(crate) fn stamp_of_end(&self, now: Timestamp) -> Stamp {
+        Stamp {
+            write_time: seconds(now),
+            ..self.stamp()
+        }
+    }
+
+    /// Whether the image was clean when it was mounted, so that it will be when it is unmounted.
+    pub(crate) fn was_valid(&self) -> bool {
+        self.was_valid
+    }
+
     /// Marks the image as in use: the valid bit goes, the mount is counted, the times are set.
     pub(crate) fn begin(&self, now: Timestamp) {
+        let stamp = self.stamp_of_begin(now);
         let _marks = self.marks.lock();
         let pmem = &self.pmem;
-        let seconds = seconds(now);
-        let count = field!(SUPERBLOCK, RawSuperblock, s_mnt_count);
-        pmem.store(count, U16::new(pmem.load(count).get().saturating_add(1)));
+        pmem.store(
+            field!(SUPERBLOCK, RawSuperblock, s_mnt_count),
+            U16::new(stamp.mount_count),
+        );
         pmem.store(
             field!(SUPERBLOCK, RawSuperblock, s_mtime),
-            U32::new(seconds),
+            U32::new(stamp.mount_time),
         );
         pmem.store(
             field!(SUPERBLOCK, RawSuperblock, s_wtime),
-            U32::new(seconds),
+            U32::new(stamp.write_time),
         );
         let state = field!(SUPERBLOCK, RawSuperblock, s_state);
         // PUBLISH: the image is in use. Before: an unchanged, clean file system. After: one that its next user checks

@@ -162,8 +162,7 @@ fn all_but_contents(recording: &Recording, shown: &Tree) -> Result<()> {
 /// Mounts a copy for writing, as it was left; what the mount shows after its recovery.
 fn recover(image: &[u8]) -> Result<Tree> {
     let pmem = medium(image)?;
-    let fs = FileSystem::mount_pmem(pmem.clone(), &MountOptions::new().accept_unclean(true))
-        .context("mount")?;
+    let fs = FileSystem::mount_pmem(pmem.clone(), &MountOptions::new()).context("mount")?;
     let shown = shown::read(&fs).context("read the tree")?;
     fs.unmount().context("unmount")?;
     residue_only(&super::scenario::contents(&pmem)).context("after recovery")?;

@@ -283,7 +283,7 @@ fn work_after_a_crash_leaves_nothing_worse() {
 
 fn work_on(image: &[u8]) -> anyhow::Result<Vec<u8>> {
     let pmem = medium(image)?;
-    let fs = FileSystem::mount_pmem(pmem.clone(), &MountOptions::new().accept_unclean(true))?;
+    let fs = FileSystem::mount_pmem(pmem.clone(), &MountOptions::new())?;
     for entry in fs.read_dir("/")? {
         let path = entry?.path();
         let Ok(metadata) = fs.symlink_metadata(&path) else {

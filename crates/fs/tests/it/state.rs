@@ -123,41 +123,108 @@ fn a_read_only_mount_changes_no_byte() {
 }
 
 #[test]
-fn an_image_left_in_use_is_written_only_after_a_check_or_when_asked_for() {
+fn an_image_that_we_left_in_use_is_recovered_by_the_next_mount() {
+    for shape in ["-b 1024", "-b 4096", "-b 2048 -r 0 -I 128"] {
+        let Some(image) = Image::new(shape, 16) else {
+            return;
+        };
+        for name in [b"a", b"b", b"c"] {
+            let fs = image.mount();
+            fs.root()
+                .expect("the root")
+                .create(name, &NEW)
+                .expect("create");
+            fs.abandon();
+            let fs = image.mount_with(&MountOptions::new().read_only(true));
+            let root = fs.root().expect("the root");
+            root.lookup(name).expect("reading works");
+            drop((root, fs));
+        }
+        let fs = image.mount();
+        assert_eq!(names(&fs).len(), 6, "{shape}: three files were made");
+        fs.unmount().expect("nothing is open");
+        assert_eq!(
+            superblock(&image).s_state.get() & STATE_VALID,
+            0,
+            "a checker must still look"
+        );
+        let fs = image.mount();
+        fs.root().expect("the root").unlink(b"a").expect("unlink");
+        fs.unmount().expect("nothing is open");
+        assert!(image.preen() <= 1, "e2fsck -p");
+        image.assert_clean("after e2fsck -p");
+        image.mount().unmount().expect("nothing is open");
+        let bytes = std::fs::read(&image.path).expect("the image");
+        assert!(
+            bytes[..1024].iter().all(|&byte| byte == 0),
+            "a clean image has its boot block back as it was"
+        );
+    }
+}
+
+fn names(fs: &FileSystem) -> Vec<Vec<u8>> {
+    let root = fs.root().expect("the root");
+    let entries = root.read_dir(0, 100).expect("a listing");
+    entries.into_iter().map(|e| e.name.into_vec()).collect()
+}
+
+/// Whoever else has written last, nobody knows what it left.
+#[test]
+fn an_image_left_in_use_by_somebody_else_is_written_only_after_a_check_or_when_asked_for() {
     let Some(image) = Image::new("-b 4096", 16) else {
         return;
     };
-    let fs = image.mount();
-    fs.root()
-        .expect("the root")
-        .create(b"f", &NEW)
-        .expect("create");
-    fs.abandon();
-    assert_eq!(
-        mount(&image, &MountOptions::new()).map(drop),
-        Err(Error::NeedsFsck)
-    );
-    let fs = image.mount_with(&MountOptions::new().read_only(true));
-    fs.root()
-        .expect("the root")
-        .lookup(b"f")
-        .expect("reading works");
-    drop(fs);
-
+    let fields = [
+        ("mtime", 44),
+        ("wtime", 48),
+        ("mnt_count", 52),
+        ("lastcheck", 64),
+    ];
+    for (field, offset) in fields {
+        image
+            .mount_with(&MountOptions::new().accept_unclean(true))
+            .abandon();
+        let mut bytes = std::fs::read(&image.path).expect("the image");
+        bytes[1024 + offset] ^= 0x10;
+        std::fs::write(&image.path, bytes).expect("the image");
+        assert_eq!(
+            mount(&image, &MountOptions::new()).map(drop),
+            Err(Error::NeedsFsck),
+            "{field}"
+        );
+        drop(image.mount_with(&MountOptions::new().read_only(true)));
+    }
     let fs = image.mount_with(&MountOptions::new().accept_unclean(true));
     fs.root()
         .expect("the root")
         .create(b"g", &NEW)
         .expect("create");
     fs.unmount().expect("nothing is open");
-    assert_eq!(
-        superblock(&image).s_state.get() & STATE_VALID,
-        0,
-        "a checker must still look"
-    );
     assert!(image.preen() <= 1, "e2fsck -p");
     image.assert_clean("after e2fsck -p");
     image.mount().unmount().expect("nothing is open");
+}
+
+/// A boot loader stays what it is; then a crash wants a checker.
+#[test]
+fn a_boot_block_in_use_is_left_alone() {
+    let Some(image) = Image::new("-b 4096", 16) else {
+        return;
+    };
+    let mut bytes = std::fs::read(&image.path).expect("the image");
+    bytes[510..512].copy_from_slice(&[0x55, 0xaa]);
+    std::fs::write(&image.path, &bytes).expect("the image");
+    image.mount().abandon();
+    assert_eq!(
+        mount(&image, &MountOptions::new()).map(drop),
+        Err(Error::NeedsFsck)
+    );
+    assert!(image.preen() <= 1, "e2fsck -p");
+    image.mount().unmount().expect("nothing is open");
+    assert_eq!(
+        std::fs::read(&image.path).expect("the image")[..1024],
+        bytes[..1024]
+    );
 }
 
 #[test]

@@ -188,7 +188,7 @@ fn one_round(seed: u64, judge: Option<&E2fsck>) -> anyhow::Result<()> {
     let returned = work_and_die(&path, seed)?;
     let image = std::fs::read(&path)?;
     oracle::residue_only(&image)?;
-    let fs = FileSystem::mount_pmem(medium(&image)?, &MountOptions::new().accept_unclean(true))?;
+    let fs = FileSystem::mount_pmem(medium(&image)?, &MountOptions::new())?;
     let shown = shown::read(&fs)?;
     let (done, one_more) = expected(seed, returned)?;
     if let (Some(not_done), Some(not_more)) = (

@@ -1,0 +1,133 @@
+//! The records that a mount keeps for the next one: see `ext2dax_format::slot` for what they hold.
+//!
+//! They lie in the boot block, when it is empty or holds such records already. An image whose boot block is in use has
+//! none, and then nobody can tell whose stores are on the medium: after a crash it wants a checker.
+
+use core::fmt;
+
+use ext2dax_format::slot::{
+    AREA_BYTES, INTENTS, MOUNT_RECORDS, MountRecord, RECORD_BYTES, Stamp, is_free_or_ours,
+};
+use ext2dax_pmem::{Off, Pmem};
+use zerocopy::little_endian::{U32, U64};
+
+use crate::state::SUPERBLOCK;
+
+/// The records of one image.
+pub(crate) struct Slots {
+    pmem: Pmem,
+    /// Where they lie, unless something else lies there.
+    area: Option<u64>,
+}
+
+impl fmt::Debug for Slots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slots")
+            .field("area", &self.area)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Slots {
+    /// Finds the place of the records.
+    pub(crate) fn find(pmem: &Pmem) -> Self {
+        let mut area = [0; AREA_BYTES];
+        pmem.read(0, &mut area);
+        Self {
+            pmem: pmem.clone(),
+            area: is_free_or_ours(&area).then_some(0),
+        }
+    }
+
+    /// The mount that wrote to the image last, if it was one of this library: the superblock shows what it left there.
+    pub(crate) fn last_mount(&self) -> Option<MountRecord> {
+        let shown = Stamp::of(&self.pmem.read_value(SUPERBLOCK));
+        let records = self.records().into_iter().flatten();
+        records
+            .filter(|record| record.stamp == shown)
+            .max_by_key(|record| record.ended)
+    }
+
+    fn records(&self) -> [Option<MountRecord>; MOUNT_RECORDS] {
+        core::array::from_fn(|index| {
+            let mut line = [0; RECORD_BYTES];
+            self.pmem.read(self.area? + line_at(index), &mut line);
+            MountRecord::parse(&line)
+        })
+    }
+
+    /// Notes what the superblock is about to show. Durable on return. What is noted of the present state stays.
+    pub(crate) fn announce(&self, record: MountRecord) {
+        let Some(area) = self.area else { return };
+        let shown = Stamp::of(&self.pmem.read_value(SUPERBLOCK));
+        let records = self.records();
+        // A line that says nothing of the present state; if both do, the one that says less.
+        let says = |index: &usize| {
+            records[*index]
+                .filter(|record| record.stamp == shown)
+                .map(|record| record.ended)
+        };
+        let index = (0..records.len()).min_by_key(says).unwrap_or(0);
+        let line = area + line_at(index);
+        // EPOCH: a record of what is not there yet. Torn, it is none; and the other line stands.
+        self.store(line, &record.words());
+        self.pmem.fence();
+    }
+
+    fn store(&self, line: u64, words: &[U64; 8]) {
+        let offsets = (line..).step_by(8);
+        for (at, word) in offsets.zip(words) {
+            self.pmem.store(Off::<U64>::new(at), *word);
+        }
+        self.pmem.flush(line, 64);
+    }
+
+    /// Forgets the mount records that do not say what the superblock shows. Durable on return.
+    pub(crate) fn forget_others(&self, current: MountRecord) {
+        let Some(area) = self.area else { return };
+        for (index, record) in self.records().into_iter().enumerate() {
+            if record.is_some_and(|record| record != current) {
+                let line = area + line_at(index);
+                self.void(line);
+            }
+        }
+        self.pmem.fence();
+    }
+
+    /// Makes a record invalid. Flushed, not fenced.
+    fn void(&self, line: u64) {
+        let sum = Off::<U32>::new(line + 60);
+        self.pmem.store(sum, U32::new(!self.pmem.load(sum).get()));
+        self.pmem.flush(line, 64);
+    }
+
+    /// Forgets all intents: what is on the medium does not depend on them. Durable on return.
+    pub(crate) fn clear_intents(&self) {
+        self.clear(MOUNT_RECORDS..MOUNT_RECORDS + INTENTS);
+    }
+
+    /// Leaves the place as it was found. Durable on return.
+    pub(crate) fn clear_all(&self) {
+        self.clear(0..MOUNT_RECORDS + INTENTS);
+    }
+
+    fn clear(&self, lines: core::ops::Range<usize>) {
+        let Some(area) = self.area else { return };
+        for line in lines.map(|index| area + line_at(index)) {
+            // The magic goes last: a line without it belongs to somebody else, unless it is empty.
+            for word in (0..8).rev() {
+                let word = Off::<U64>::new(line + 8 * word);
+                if self.pmem.load(word).get() != 0 {
+                    self.pmem.store(word, U64::new(0));
+                }
+            }
+            self.pmem.flush(line, 64);
+        }
+        self.pmem.fence();
+    }
+}
+
+/// Where a line lies in the area.
+const fn line_at(index: usize) -> u64 {
+    (index * RECORD_BYTES) as u64
+}
