@@ -175,4 +175,8 @@ corrupt_kinds! {
     /// A value in an inode or a block of its own.
     XattrValueBlock { inode: u32, offset: u32, found: u32 } =
         "inode {inode}: attribute entry at offset {offset}: e_value_block {found}, must be 0";
+    /// `i_file_acl` leads out of the file system or into its tables.
+    XattrBlock { inode: u32, found: u32 } = "inode {inode}: i_file_acl {found} is no block of data";
+    /// An access control list that is none.
+    XattrAcl { inode: u32 } = "inode {inode}: access control list is damaged";
 }

@@ -114,6 +114,8 @@ plain_errors! {
     WouldBlock = 11, "operation would block";
     /// No such attribute. `ENODATA`.
     NoData = 61, "no such attribute";
+    /// An attribute value of more than 65,536 bytes. `E2BIG`.
+    ValueTooLong = 7, "attribute value too long";
     /// No data or no hole behind this offset (seek). `ENXIO`.
     NoSuchOffset = 6, "no such offset";
     /// The answer does not fit into the buffer or the type. `ERANGE`.

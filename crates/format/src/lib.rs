@@ -20,6 +20,7 @@
     )
 )]
 
+pub mod acl;
 pub mod bitmap;
 pub mod block;
 pub mod corrupt;

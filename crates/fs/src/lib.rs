@@ -25,6 +25,7 @@ mod path;
 mod scrub;
 mod slots;
 mod state;
+mod xattr;
 
 pub use clock::Clock;
 #[cfg(feature = "std")]
@@ -49,3 +50,4 @@ pub use path::{
     DirBuilder, DirEntry, File, FileTimes, Metadata, OpenOptions, PathBytes, Permissions, ReadDir,
     SeekFrom,
 };
+pub use xattr::{SetXattr, XATTR_NAME_MAX, XATTR_VALUE_MAX};

@@ -37,6 +37,8 @@ pub(crate) struct Core {
     pub(crate) slots: Slots,
     pub(crate) options: MountOptions,
     pub(crate) versions: Versions,
+    /// Held while the count of an attribute block with several users is read and lowered.
+    pub(crate) shared_attributes: Mutex<()>,
     privileged: bool,
     clock: Arc<dyn Clock>,
 }
@@ -60,6 +62,11 @@ impl Core {
     /// See [`State::require_large_file`].
     pub(crate) fn require_large_file(&self) -> Result<()> {
         self.state.require_large_file()
+    }
+
+    /// See [`State::require_ext_attr`].
+    pub(crate) fn require_ext_attr(&self) -> Result<()> {
+        self.state.require_ext_attr()
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -251,6 +258,7 @@ impl FileSystem {
                 privileged: may_use_reserve(&superblock, options),
                 options: options.clone(),
                 versions: Versions::new(),
+                shared_attributes: Mutex::new(rank::TABLE, ()),
                 volume,
                 geometry,
                 pmem,

@@ -45,6 +45,7 @@ pub struct MountOptions {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) group_inherits: bool,
+    pub(crate) acl: bool,
     pub(crate) reserved_uid: Option<u32>,
     pub(crate) reserved_gid: Option<u32>,
     pub(crate) clock: Option<Arc<dyn Clock>>,
@@ -63,6 +64,7 @@ impl Default for MountOptions {
             uid: 0,
             gid: 0,
             group_inherits: false,
+            acl: true,
             reserved_uid: None,
             reserved_gid: None,
             clock: None,
@@ -154,6 +156,14 @@ impl MountOptions {
     #[must_use]
     pub fn group_inherits(mut self, inherits: bool) -> Self {
         self.group_inherits = inherits;
+        self
+    }
+
+    /// Whether access control lists are served, inherited and kept in step with modes. Without, they stay on the medium as
+    /// they are.
+    #[must_use]
+    pub fn acl(mut self, acl: bool) -> Self {
+        self.acl = acl;
         self
     }
 

@@ -6,7 +6,7 @@ use ext2dax_format::slot::Stamp;
 use ext2dax_format::superblock::{
     OnError, REVISION_GOOD_OLD, RawSuperblock, STATE_ERROR, STATE_VALID, SUPERBLOCK_OFFSET,
 };
-use ext2dax_format::{Error, Result, RoCompat, Timestamp};
+use ext2dax_format::{Compat, Error, Result, RoCompat, Timestamp};
 use ext2dax_pmem::{Off, Pmem, field};
 use ext2dax_sync::atomic::{AtomicBool, Ordering};
 use ext2dax_sync::{Mutex, rank};
@@ -26,6 +26,7 @@ pub(crate) struct State {
     was_valid: bool,
     on_error: OnError,
     large_file: AtomicBool,
+    ext_attr: AtomicBool,
     marks: Mutex<()>,
 }
 
@@ -46,6 +47,7 @@ impl State {
         read_only: bool,
         on_error: Option<OnError>,
     ) -> Self {
+        let compat = Compat::from_bits_retain(superblock.s_feature_compat.get());
         let ro_compat = RoCompat::from_bits_retain(superblock.s_feature_ro_compat.get());
         Self {
             pmem,
@@ -53,6 +55,7 @@ impl State {
             was_valid: superblock.s_state.get() & STATE_VALID != 0,
             on_error: on_error.unwrap_or(OnError::from_raw(superblock.s_errors.get())),
             large_file: AtomicBool::new(ro_compat.contains(RoCompat::LARGE_FILE)),
+            ext_attr: AtomicBool::new(compat.contains(Compat::EXT_ATTR)),
             marks: Mutex::new(rank::SUPER, ()),
         }
     }
@@ -166,12 +169,7 @@ impl State {
             return Ok(());
         }
         let _marks = self.marks.lock();
-        if self
-            .pmem
-            .load(field!(SUPERBLOCK, RawSuperblock, s_rev_level))
-            .get()
-            == REVISION_GOOD_OLD
-        {
+        if self.is_good_old() {
             return Err(Error::FileTooLarge);
         }
         let word = field!(SUPERBLOCK, RawSuperblock, s_feature_ro_compat);
@@ -180,6 +178,32 @@ impl State {
         self.pmem.publish(word, U32::new(bits));
         self.large_file.store(true, Ordering::Release);
         Ok(())
+    }
+
+    /// Must come before the first attribute block is reachable.
+    ///
+    /// # Errors
+    /// `NotSupported` on revision 0, as [`State::require_large_file`].
+    pub(crate) fn require_ext_attr(&self) -> Result<()> {
+        if self.ext_attr.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let _marks = self.marks.lock();
+        if self.is_good_old() {
+            return Err(Error::NotSupported);
+        }
+        let word = field!(SUPERBLOCK, RawSuperblock, s_feature_compat);
+        let bits = self.pmem.load(word).get() | Compat::EXT_ATTR.bits();
+        // PUBLISH: attributes may exist. Before and after: none does.
+        self.pmem.publish(word, U32::new(bits));
+        self.ext_attr.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Revision 0 has no feature words.
+    fn is_good_old(&self) -> bool {
+        let revision = field!(SUPERBLOCK, RawSuperblock, s_rev_level);
+        self.pmem.load(revision).get() == REVISION_GOOD_OLD
     }
 }
 

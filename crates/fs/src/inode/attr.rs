@@ -12,6 +12,7 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::Node;
 use super::record::{self, Record, TimeChange, halves};
 use crate::mount::Core;
+use crate::xattr::without_set_id;
 
 /// What is known about an inode without reading its contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,10 @@ pub struct Attributes {
 }
 
 /// A change of attributes; what is `None` stays. The change time follows by itself.
+///
+/// As in Linux, a change of owner or group takes the set-id bits (set-group-id only if the group may execute) and
+/// `security.capability` from anything but a directory; the bits stay if `permissions` says so in the same change. A
+/// change of permissions reaches the file's access control list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SetAttributes {
     /// Permission bits, `0o7777` at most.
@@ -63,6 +68,24 @@ pub struct SetAttributes {
     pub accessed: Option<Timestamp>,
     /// Last change of the contents.
     pub modified: Option<Timestamp>,
+    /// Both times are now, where nothing else is said: allowed on append-only files, where times of the caller's choice
+    /// are not.
+    pub touch: bool,
+}
+
+impl SetAttributes {
+    /// Whether it changes something that append-only files keep.
+    fn chooses(&self) -> bool {
+        self.permissions.is_some()
+            || self.uid.is_some()
+            || self.gid.is_some()
+            || self.accessed.is_some()
+            || self.modified.is_some()
+    }
+
+    fn changes_owner(&self) -> bool {
+        self.uid.is_some() || self.gid.is_some()
+    }
 }
 
 /// What `stat` answers, read from the medium; the inode need not be in core.
@@ -118,8 +141,9 @@ impl Node {
     /// the low ones are the old.
     ///
     /// # Errors
-    /// `ReadOnlyFs`; `NotPermitted` for an immutable or append-only inode; `NotFound` if the inode died meanwhile.
-    /// Nothing has changed then.
+    /// `ReadOnlyFs`; `NotPermitted` for an immutable inode, and for an append-only one unless its times become now;
+    /// `NotFound` if the inode died meanwhile; `NoSpace`, `Corrupt` if its attributes must change and cannot. Nothing has
+    /// changed then.
     pub(crate) fn set_attributes(&self, change: &SetAttributes) -> Result<()> {
         let record = self.record();
         let core = record.core();
@@ -127,37 +151,123 @@ impl Node {
         let _writing = core.gates.write.enter();
         let _inode = self.lock.write();
         self.check_alive()?;
-        if record
-            .flags()
-            .intersects(InodeFlags::IMMUTABLE | InodeFlags::APPEND)
+        let flags = record.flags();
+        if flags.contains(InodeFlags::IMMUTABLE)
+            || flags.contains(InodeFlags::APPEND) && change.chooses()
         {
             return Err(Error::NotPermitted);
         }
-        if let Some(bits) = change.permissions {
-            record.set_permission_bits(bits);
+        let gives_away = change.changes_owner() && !self.is_dir();
+        let mode = record.mode();
+        let bits = match change.permissions {
+            None if gives_away && without_set_id(mode) != mode => Some(without_set_id(mode)),
+            asked => asked,
+        };
+        let plan = self.plan_mode(change.permissions, gives_away)?;
+        let set = || {
+            if let Some(bits) = bits {
+                record.set_permission_bits(bits);
+            }
+            if change.changes_owner() {
+                let (uid, gid) = (
+                    change.uid.unwrap_or(record.uid()),
+                    change.gid.unwrap_or(record.gid()),
+                );
+                record.set_owner(uid, gid);
+            }
+            let now = core.now();
+            let touched = change.touch.then_some(now);
+            record.set_times(TimeChange {
+                access: change.accessed.or(touched),
+                modify: change.modified.or(touched),
+                change: Some(now),
+            });
+            record.flush();
+        };
+        match plan {
+            Some(plan) => plan.commit(self, set),
+            None => {
+                set();
+                // EPOCH: done.
+                record.pmem().fence();
+            }
         }
-        if change.uid.is_some() || change.gid.is_some() {
-            let (uid, gid) = (
-                change.uid.unwrap_or(record.uid()),
-                change.gid.unwrap_or(record.gid()),
-            );
-            record.set_owner(uid, gid);
+        Ok(())
+    }
+
+    /// Takes the set-id bits and `security.capability` from a regular file, as a write or truncation by an ordinary user
+    /// does: set-group-id only if the group may execute. Costs two loads where there is nothing to take.
+    ///
+    /// # Errors
+    /// As [`Node::set_attributes`].
+    pub(crate) fn clear_privileges(&self) -> Result<()> {
+        let record = self.record();
+        let has_some = || -> Result<bool> {
+            let mode = record.mode();
+            Ok(without_set_id(mode) != mode || self.has_capability()?)
+        };
+        if self.file_type() != FileType::Regular {
+            return Ok(());
         }
-        record.set_times(TimeChange {
-            access: change.accessed,
-            modify: change.modified,
-            change: Some(core.now()),
-        });
+        {
+            let _inode = self.lock.read();
+            self.check_alive()?;
+            if !has_some()? {
+                return Ok(());
+            }
+        }
+        let core = record.core();
+        core.writable()?;
+        let _writing = core.gates.write.enter();
+        let _inode = self.lock.write();
+        self.check_alive()?;
+        if !has_some()? {
+            return Ok(());
+        }
+        if record.flags().contains(InodeFlags::IMMUTABLE) {
+            return Err(Error::NotPermitted);
+        }
+        let set = || {
+            record.set_permission_bits(without_set_id(record.mode()));
+            record.touch_changed();
+            record.flush_line0();
+        };
+        match self.plan_mode(None, true)? {
+            Some(plan) => plan.commit(self, set),
+            None => {
+                set();
+                // EPOCH: done.
+                record.pmem().fence();
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets the generation number, as FS_IOC_SETVERSION does: handles made before lead nowhere.
+    ///
+    /// # Errors
+    /// `ReadOnlyFs`, `NotFound`.
+    pub(crate) fn set_generation(&self, generation: u32) -> Result<()> {
+        let record = self.record();
+        let core = record.core();
+        core.writable()?;
+        let _writing = core.gates.write.enter();
+        let _inode = self.lock.write();
+        self.check_alive()?;
+        record.set_generation(generation);
+        record.touch_changed();
         record.flush();
+        // EPOCH: done.
         record.pmem().fence();
         Ok(())
     }
 
-    /// Sets the flags that a user may set; the others stay as they are.
+    /// Sets the flags that a user may set; the others stay as they are, whether `flags` has them or not: FS_IOC_GETFLAGS
+    /// does not show all of them.
     ///
     /// # Errors
     /// `ReadOnlyFs`, `NotFound` as for the other attributes; `NotSupported` if `flags` asks for one that a user may not
-    /// change.
+    /// set and that is not set.
     pub(crate) fn set_flags(&self, flags: InodeFlags) -> Result<()> {
         let record = self.record();
         let core = record.core();
@@ -166,13 +276,11 @@ impl Node {
         let _inode = self.lock.write();
         self.check_alive()?;
         let old = record.flags();
-        if !(old ^ flags)
-            .difference(InodeFlags::USER_MODIFIABLE)
-            .is_empty()
-        {
+        let settable = InodeFlags::USER_MODIFIABLE;
+        if !flags.difference(old).difference(settable).is_empty() {
             return Err(Error::NotSupported);
         }
-        record.set_flags(flags);
+        record.set_flags(old.difference(settable) | flags.intersection(settable));
         record.touch_changed();
         record.flush_line0();
         record.pmem().fence();

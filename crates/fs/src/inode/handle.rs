@@ -113,10 +113,27 @@ impl Inode {
         self.node().set_attributes(change)
     }
 
-    /// Sets the flags that users may set (`chattr`).
+    /// Takes the set-id bits and `security.capability` from a regular file, as a write or truncation by an ordinary user
+    /// must: whoever serves users calls it before theirs.
     ///
     /// # Errors
-    /// `ReadOnlyFs`; `NotSupported` if another flag would change.
+    /// `ReadOnlyFs`, `NotPermitted`, `NoSpace`, `Corrupt`. Nothing has changed then.
+    pub fn clear_privileges(&self) -> Result<()> {
+        self.node().clear_privileges()
+    }
+
+    /// Sets the generation number (FS_IOC_SETVERSION).
+    ///
+    /// # Errors
+    /// `ReadOnlyFs`.
+    pub fn set_generation(&self, generation: u32) -> Result<()> {
+        self.node().set_generation(generation)
+    }
+
+    /// Sets the flags that users may set (`chattr`); others stay as they are.
+    ///
+    /// # Errors
+    /// `ReadOnlyFs`; `NotSupported` if another flag is to be set.
     pub fn set_flags(&self, flags: InodeFlags) -> Result<()> {
         self.node().set_flags(flags)
     }

@@ -11,15 +11,13 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use ext2dax_format::xattr::RawXattrHeader;
-use ext2dax_format::{CorruptKind, FileBlock, FileType, FsBlock, Ino, Result};
-use ext2dax_pmem::{Off, field};
+use ext2dax_format::{FileBlock, FileType, Ino, Result};
 use ext2dax_sync::atomic::Ordering;
-use zerocopy::little_endian::U32;
 
 use super::{Node, Record, TreeMap};
 use crate::mount::{Core, Mount};
 use crate::orphan::Released;
+use crate::xattr;
 
 /// Whether a dead inode is on the orphan list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +121,7 @@ pub(crate) fn reclaim(mount: &Mount, node: &Arc<Node>, listed: Listed) -> Result
     *node.file.write() = None;
     let record = node.record();
     free_blocks(record)?;
-    free_attributes(record)?;
+    xattr::release(record)?;
     mount.inodes.forget(node.ino());
     let core = &mount.core;
     match listed {
@@ -163,7 +161,7 @@ pub(crate) fn recover(mount: &Mount, ino: Ino) -> Result<()> {
     let record = Record::new(core, ino)?;
     if record.links() == 0 {
         free_blocks(&record)?;
-        free_attributes(&record)?;
+        xattr::release(&record)?;
         free_numbers(core, core.orphans.remove(ino));
         return Ok(());
     }
@@ -211,41 +209,4 @@ fn has_tree(record: &Record) -> Result<bool> {
         FileType::Symlink => !record.is_fast_symlink(),
         _ => false,
     })
-}
-
-/// Lets go of the attribute block: frees it, or counts one user less if others share it.
-fn free_attributes(record: &Record) -> Result<()> {
-    let raw = record.file_acl();
-    if raw == 0 {
-        return Ok(());
-    }
-    let core = record.core();
-    let block: FsBlock = core.geometry.fs_block(raw)?;
-    let header: Off<RawXattrHeader> = Off::new(core.geometry.offset(block));
-    let found = core
-        .pmem
-        .load(field!(header, RawXattrHeader, h_refcount))
-        .get();
-    if found == 0 {
-        return Err(CorruptKind::XattrRefcount {
-            inode: record.ino().get(),
-            block: raw,
-            found,
-        }
-        .into());
-    }
-    record.set_file_acl(0);
-    record.flush();
-    core.pmem.fence();
-    if found == 1 {
-        core.volume.free(core.volume.detach_attribute_block(block));
-    } else {
-        // PUBLISH: one user less. Before: a count that is one too high (exception X2 of the crash rules). After: the
-        // count is right.
-        core.pmem.publish(
-            field!(header, RawXattrHeader, h_refcount),
-            U32::new(found - 1),
-        );
-    }
-    Ok(())
 }

@@ -71,7 +71,6 @@ enum Life {
 pub(crate) struct Node {
     record: Arc<Record>,
     file_type: FileType,
-    generation: u32,
     /// The INODE lock. What it holds besides is the name index of a directory.
     pub(crate) lock: RwLock<dir::Slot>,
     /// The contents as memory, made when a regular file is first opened.
@@ -97,7 +96,6 @@ impl Node {
         let ino = record.ino();
         Self {
             file_type,
-            generation: record.generation(),
             record: Arc::new(record),
             lock: RwLock::with_order(rank::INODE, u64::from(ino.get()), dir::Slot::default()),
             file: RwLock::new(rank::TABLE, None),
@@ -120,7 +118,7 @@ impl Node {
     }
 
     pub(crate) fn generation(&self) -> u32 {
-        self.generation
+        self.record.generation()
     }
 
     pub(crate) fn file_type(&self) -> FileType {

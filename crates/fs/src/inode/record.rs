@@ -87,6 +87,11 @@ impl Record {
         self.ino
     }
 
+    /// Where the inode lies.
+    pub(crate) fn at(&self) -> Off<RawInode> {
+        self.at
+    }
+
     pub(crate) fn tree(&self) -> &BlockTree {
         &self.tree
     }
@@ -194,6 +199,10 @@ impl Record {
         self.load32(field!(self.at, RawInode, i_generation))
     }
 
+    pub(crate) fn set_generation(&self, generation: u32) {
+        self.store32(field!(self.at, RawInode, i_generation), generation);
+    }
+
     // ---- flags and blocks ----
 
     pub(crate) fn flags(&self) -> InodeFlags {
@@ -226,14 +235,16 @@ impl Record {
         bytes
     }
 
-    /// Whether a symlink's target lies in `i_block`: it has no block, but perhaps one of attributes.
+    /// Whether a symlink's target lies in `i_block`: it has no block, but perhaps one of attributes. No blocks at all beside
+    /// an attribute block is what a crash leaves: the block is not counted yet, or no more.
     pub(crate) fn is_fast_symlink(&self) -> bool {
         let of_attributes = if self.file_acl() == 0 {
             0
         } else {
             self.core.geometry.sectors_per_block()
         };
-        self.sectors() == of_attributes
+        let sectors = self.sectors();
+        sectors == 0 || sectors == of_attributes
     }
 
     /// Refuses an inode whose `i_block` holds something other than block pointers.

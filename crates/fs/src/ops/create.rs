@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! empty regular file: inode (dead), entry aside | name, links := 1 ; dtime := 0
-//! anything else:      inode (dead), its block, entry aside | name | links ; dtime := 0
+//! anything else:      inode (dead), its blocks, entry aside | name | links ; dtime := 0
 //! ```
+//! A regular file that inherits an access control list has a block of attributes, and is not empty in this sense.
 //! A crash in between leaves a name that leads to a dead inode: checkers clear it, and the file never existed. A live inode
 //! without a name, which other orders pass through, makes e2fsck ask a human as soon as it has contents.
 
@@ -18,6 +19,7 @@ use crate::inode::attr::{NewInode, device_words, give_life};
 use crate::inode::lifetime::Handle;
 use crate::inode::{Node, Record};
 use crate::mount::{Core, Mount};
+use crate::xattr::Inherited;
 
 /// Bytes of a symlink that fit into the inode; the text is followed by a zero byte there.
 const FAST_SYMLINK: usize = 59;
@@ -161,8 +163,10 @@ fn birth(
     let is_dir = file_type == FileType::Directory;
     // A nameless empty regular file is the one live inode that checkers clear without asking, so its life may share the
     // epoch of its name.
-    let merged =
-        file_type == FileType::Regular && matches!(contents, Contents::None) && !staged.grows();
+    let merged = file_type == FileType::Regular
+        && matches!(contents, Contents::None)
+        && record.file_acl() == 0
+        && !staged.grows();
     dir.publish(staged);
     if is_dir {
         // The parent's new name is the new directory's `..`. Too high a count is put right without asking.
@@ -183,10 +187,11 @@ fn birth(
 struct Unborn {
     number: Tentative,
     block: Option<Fresh>,
+    attributes: Option<Fresh>,
 }
 
 impl Unborn {
-    /// Takes a number, and a block if the contents need one, and writes both. Flushed, not fenced.
+    /// Takes a number, and blocks if the contents or attributes need them, and writes all. Flushed, not fenced.
     fn prepare(
         core: &Core,
         parent: &Node,
@@ -224,9 +229,10 @@ impl Unborn {
             Contents::Device(major, minor) => device_words((*major, *minor))?,
             _ => [0; 60],
         };
+        let lists = Inherited::from(parent, file_type, new.mode & 0o7777, new.umask)?;
         let number = core.volume.allocate_inode(placement)?;
         let mut inode = NewInode {
-            mode: file_type.mode() | (new.mode & 0o7777) | inherited,
+            mode: file_type.mode() | lists.bits | inherited,
             uid: new.uid,
             gid,
             flags: flags.inherited_by(file_type),
@@ -244,8 +250,12 @@ impl Unborn {
                 return Err(error);
             }
         };
-        let unborn = Self { number, block };
-        match inode.write_dead(core, unborn.ino()) {
+        let mut unborn = Self {
+            number,
+            block,
+            attributes: None,
+        };
+        match unborn.write(core, &mut inode, &lists) {
             Ok(()) => Ok(unborn),
             Err(error) => {
                 unborn.abandon(core);
@@ -254,13 +264,26 @@ impl Unborn {
         }
     }
 
+    /// Writes the attributes, and then the inode that leads to them.
+    fn write(&mut self, core: &Core, inode: &mut NewInode, lists: &Inherited) -> Result<()> {
+        let goal = core
+            .geometry
+            .group_first_block(core.geometry.locate_ino(self.ino()).0);
+        self.attributes = lists.write(core, goal)?;
+        if let Some(block) = &self.attributes {
+            inode.file_acl = block.run().start.get();
+            inode.sectors += core.geometry.sectors_per_block();
+        }
+        inode.write_dead(core, self.ino())
+    }
+
     fn ino(&self) -> Ino {
         self.number.ino()
     }
 
     /// Gives everything back: nothing leads to it.
     fn abandon(self, core: &Core) {
-        if let Some(block) = self.block {
+        for block in self.block.into_iter().chain(self.attributes) {
             core.volume.free(block.abandon());
         }
         core.volume.release(self.number);
@@ -268,7 +291,7 @@ impl Unborn {
 
     /// The inode is live: it owns what it took.
     fn born(self) {
-        if let Some(block) = self.block {
+        for block in self.block.into_iter().chain(self.attributes) {
             block.assume_written().hand_over();
         }
         self.number.keep();

@@ -49,8 +49,10 @@ pub(crate) use unlink::{rmdir, unlink};
 /// What a new file starts with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct New {
-    /// Permission bits with set-id and sticky bits; for `mknod` the type bits as well. A caller's umask has been applied.
+    /// Permission bits with set-id and sticky bits; for `mknod` the type bits as well.
     pub mode: u16,
+    /// Permission bits to be left out, unless the directory has a default access control list, which stands in for them.
+    pub umask: u16,
     /// Owner.
     pub uid: u32,
     /// Group. A directory with the set-group-id bit hands its own down instead.

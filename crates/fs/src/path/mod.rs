@@ -41,6 +41,7 @@ pub use whole::DirBuilder;
 fn new_owned(mount: &Mount, mode: u16) -> New {
     New {
         mode,
+        umask: 0,
         uid: mount.core.options.uid,
         gid: mount.core.options.gid,
         device: (0, 0),

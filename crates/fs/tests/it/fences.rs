@@ -14,6 +14,7 @@ struct Counted {
 
 const NEW: New = New {
     mode: 0o644,
+    umask: 0,
     uid: 0,
     gid: 0,
     device: (0, 0),

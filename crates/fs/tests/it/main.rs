@@ -11,3 +11,4 @@ mod random;
 mod ranges;
 mod state;
 mod threads;
+mod xattr;

@@ -138,6 +138,7 @@ fn open(fs: &FileSystem, path: &Path) -> Inode {
 
 const NEW: New = New {
     mode: 0o644,
+    umask: 0,
     uid: 1000,
     gid: 70_000,
     device: (0, 0),

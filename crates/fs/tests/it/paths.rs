@@ -277,10 +277,14 @@ fn attributes_survive_a_mount_to_the_nanosecond() {
             .set_modified(modified),
     )
     .unwrap();
-    fs.set_permissions("/f", Permissions::from_mode(0o4751))
+    fs.set_permissions("/f", Permissions::from_mode(0o6777))
         .unwrap();
     fs.set_owner("/f", Some(70_000), None).unwrap();
+    // Whoever gets a file does not get what it may do as somebody else.
+    assert_eq!(fs.metadata("/f").unwrap().mode(), 0o100_777);
     fs.set_owner("/f", None, Some(u32::MAX - 1)).unwrap();
+    fs.set_permissions("/f", Permissions::from_mode(0o4751))
+        .unwrap();
     let before = fs.metadata("/f").unwrap();
     fs.unmount().expect("nothing is open");
     let fs = image.mount();

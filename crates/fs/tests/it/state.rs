@@ -12,6 +12,7 @@ use crate::image::{Image, run};
 
 const NEW: New = New {
     mode: 0o644,
+    umask: 0,
     uid: 0,
     gid: 0,
     device: (0, 0),

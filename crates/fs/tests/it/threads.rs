@@ -10,6 +10,7 @@ use crate::random::Random;
 
 const NEW: New = New {
     mode: 0o755,
+    umask: 0,
     uid: 0,
     gid: 0,
     device: (0, 0),
