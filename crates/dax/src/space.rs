@@ -155,9 +155,11 @@ impl AddressSpace {
                     space: self,
                     leaf,
                     unit,
+                    back: 0,
                     count: 1,
                     was,
                     becomes: was,
+                    stored: false,
                     _token: token,
                 };
             }
@@ -177,9 +179,11 @@ impl AddressSpace {
             space: self,
             leaf,
             unit,
+            back: 0,
             count: 1,
             was,
             becomes: was,
+            stored: false,
             _token: Some(token),
         })
     }
@@ -202,9 +206,11 @@ impl AddressSpace {
                     space: self,
                     leaf,
                     unit,
+                    back: 0,
                     count: 1,
                     was,
                     becomes: was,
+                    stored: false,
                     _token: Some(token),
                 });
             }
@@ -384,39 +390,52 @@ fn fill(word: Word) -> Word {
     }
 }
 
-/// One entry, or a run of consecutive ones, owned. Dropping it stores what they have become, unlocks and wakes.
+/// One entry, the pivot, or a run of consecutive ones around it, owned. Dropping it stores what they have become, unlocks
+/// and wakes.
 ///
-/// An `Empty` entry that was not turned into anything is removed.
+/// An `Empty` entry that was not turned into anything is removed. Between lock and drop the words of the others keep what
+/// they said before, so that nothing has to be remembered elsewhere.
 pub struct EntryGuard<'a> {
     space: &'a AddressSpace,
     leaf: &'a Leaf,
     unit: u64,
+    /// Owned units before the pivot.
+    back: u64,
+    /// Owned units from the pivot on, at least one.
     count: u64,
     was: Word,
     becomes: Word,
+    /// Whether all pages of the other units may be stored to from now on.
+    stored: bool,
     _token: Option<RankToken>,
 }
 
 impl EntryGuard<'_> {
-    /// The first unit.
+    /// The pivot: the unit that was asked for.
     #[must_use]
     pub fn unit(&self) -> u64 {
         self.unit
     }
 
-    /// How many units, at least one.
+    /// All units, the pivot among them.
+    #[must_use]
+    pub fn units(&self) -> Range<u64> {
+        self.unit - self.back..self.unit + self.count
+    }
+
+    /// How many units from the pivot on, at least one.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// What the first entry said when it was locked.
+    /// What the pivot said when it was locked.
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.was.kind()
     }
 
-    /// The dirty bits that the first entry will have.
+    /// The dirty bits that the pivot will have.
     #[must_use]
     pub fn dirty(&self) -> u16 {
         self.becomes.dirty()
@@ -426,38 +445,66 @@ impl EntryGuard<'_> {
     pub fn grow(&mut self, max: u64) {
         let end = (self.unit / LEAF + 1) * LEAF;
         while self.count < max && self.unit + self.count < end {
-            let word = self.leaf.word(self.unit + self.count);
-            let vacant = word
-                .compare_exchange(
-                    Word::NONE.raw(),
-                    Word::EMPTY.locked().raw(),
-                    Ordering::AcqRel,
-                    Ordering::Relaxed,
-                )
-                .is_ok();
-            if !vacant {
+            if !self.try_add(self.unit + self.count, None) {
                 return;
             }
             self.count += 1;
         }
     }
 
-    /// Gives back all but the first `count` units, unchanged.
-    pub fn shrink(&mut self, count: u64) {
-        for unit in self.unit + count..self.unit + self.count {
-            self.store(unit, Word::NONE);
+    /// Owns up to `back` units before the pivot and up to `max` from it on, whose blocks are consecutive, the pivot's being
+    /// `block`: vacant ones, and those that say so already. Without a gap and without waiting.
+    pub fn grow_over(&mut self, block: u64, back: u64, max: u64) {
+        let end = (self.unit / LEAF + 1) * LEAF;
+        while self.count < max && self.unit + self.count < end {
+            if !self.try_add(self.unit + self.count, Some(block + self.count)) {
+                break;
+            }
+            self.count += 1;
         }
-        self.count = self.count.min(count);
+        let back = back.min(self.unit % LEAF).min(block);
+        while self.back < back {
+            let further = self.back + 1;
+            if !self.try_add(self.unit - further, Some(block - further)) {
+                break;
+            }
+            self.back = further;
+        }
     }
 
-    /// The units have blocks, consecutive from `block` on, and the pages in `dirty` of the first unit (all pages of the
-    /// others, if any of the first) may be stored to from now on. Bits that are set stay set.
+    fn try_add(&self, unit: u64, block: Option<u64>) -> bool {
+        let word = self.leaf.word(unit);
+        let now = Word::from_raw(word.load(Ordering::Acquire));
+        let fits = now == Word::NONE || block.is_some_and(|block| now.kind() == Kind::Block(block));
+        fits && !now.is_locked()
+            && word
+                .compare_exchange(
+                    now.raw(),
+                    fill(now).locked().raw(),
+                    Ordering::AcqRel,
+                    Ordering::Relaxed,
+                )
+                .is_ok()
+    }
+
+    /// Gives back all but the first `count` units from the pivot on, unchanged.
+    pub fn shrink(&mut self, count: u64) {
+        let kept = self.unit..self.unit + count.min(self.count);
+        for unit in self.units().filter(|unit| !kept.contains(unit)) {
+            self.store(unit, self.now(unit));
+        }
+        (self.back, self.count) = (0, kept.end - kept.start);
+    }
+
+    /// The units have blocks, consecutive and `block` at the pivot, and the pages in `dirty` of the pivot (all pages of the
+    /// others, if any of the pivot) may be stored to from now on. Bits that are set stay set.
     pub fn set_block(&mut self, block: u64, dirty: u16) {
         let kept = if self.was.kind() == Kind::Block(block) {
             self.was.dirty()
         } else {
             0
         };
+        self.stored = dirty != 0;
         self.becomes = Word::block(block, kept | dirty);
     }
 
@@ -471,8 +518,9 @@ impl EntryGuard<'_> {
         self.becomes = Word::NONE;
     }
 
-    /// The entry stays what it was before the lock.
+    /// The pivot stays what it was before the lock, and the others are given back.
     pub fn restore(&mut self) {
+        self.shrink(1);
         self.becomes = self.was;
     }
 
@@ -496,29 +544,43 @@ impl EntryGuard<'_> {
         }
     }
 
-    /// What unit `n` of the run becomes.
-    fn word(&self, n: u64) -> Word {
+    /// What an owned unit's word says, and said before it was owned.
+    fn now(&self, unit: u64) -> Word {
+        Word::from_raw(self.leaf.word(unit).load(Ordering::Relaxed)).unlocked()
+    }
+
+    /// What an owned unit becomes.
+    fn word(&self, unit: u64) -> Word {
+        if unit == self.unit {
+            return self.becomes;
+        }
+        let now = self.now(unit);
         match self.becomes.kind() {
-            Kind::Block(block) if n > 0 => Word::block(
-                block + n,
-                if self.becomes.dirty() == 0 {
-                    0
-                } else {
-                    u16::MAX
-                },
-            ),
-            _ => self.becomes,
+            Kind::Block(pivot) => {
+                let block = pivot + unit - self.unit;
+                let kept = match now.kind() {
+                    Kind::Block(_) if !mutant("neighbours forget that they are dirty") => {
+                        now.dirty()
+                    }
+                    _ => 0,
+                };
+                let stored = self.stored && !mutant("neighbours mapped writable and not dirty");
+                Word::block(block, if stored { u16::MAX } else { kept })
+            }
+            Kind::Zero if now.kind() == Kind::Empty => Word::ZERO,
+            _ => now,
         }
     }
 }
 
 impl Drop for EntryGuard<'_> {
     fn drop(&mut self) {
-        for n in 0..self.count {
+        for unit in self.units() {
+            let word = self.word(unit);
             if mutant("dirty set after the entry is unlocked") {
-                self.store(self.unit + n, self.word(n).with_dirty(0));
+                self.store(unit, word.with_dirty(0));
             }
-            self.store(self.unit + n, self.word(n));
+            self.store(unit, word);
         }
     }
 }
@@ -527,7 +589,7 @@ impl core::fmt::Debug for EntryGuard<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("EntryGuard")
             .field("unit", &self.unit)
-            .field("count", &self.count)
+            .field("units", &self.units())
             .field("was", &self.was)
             .finish()
     }

@@ -10,7 +10,7 @@
 //!
 //! # Locking
 //! In the order of the steps; let go in reverse. With INVALIDATE held shared nobody takes blocks away, with the entry
-//! held nobody else decides on the page. Nothing is allocated from the heap between P1 and P12, except blocks of the file.
+//! held nobody else decides on the page. Entries of neighbours are added without waiting. Nothing is allocated from the heap between P1 and P12, except blocks of the file.
 
 use core::ops::Range;
 
@@ -161,7 +161,7 @@ struct Service<'a, M: BlockMap> {
 
 impl<M: BlockMap> Service<'_, M> {
     fn serve(&self, entry: &mut EntryGuard<'_>) -> Result<(), Stop> {
-        let wanted = self.file.space().unit_of(self.around.end - 1) - entry.unit() + 1;
+        let wanted = self.units_to(entry.unit(), self.around.end);
         let extent = self
             .file
             .map()
@@ -177,7 +177,11 @@ impl<M: BlockMap> Service<'_, M> {
             (Access::SharedWrite, Extent::Hole { .. }) if self.fault.write => {
                 self.file.map().writable()?;
                 self.break_zero_is_possible(entry)?;
-                entry.grow(wanted.min(extent.len()));
+                let fill = match self.fault.fill.contains(&self.fault.idx) {
+                    true => self.units_to(entry.unit(), self.fault.fill.end.min(self.around.end)),
+                    false => 1,
+                };
+                entry.grow(fill.min(extent.len()));
                 let run = self
                     .file
                     .map()
@@ -201,10 +205,43 @@ impl<M: BlockMap> Service<'_, M> {
                     self.file.map().writable()?;
                 }
                 self.break_zero_is_possible(entry)?;
-                entry.grow(wanted.min(len));
+                // The rest of the run comes along, be it vacant or mapped elsewhere already.
+                entry.grow_over(
+                    off >> self.file.space().unit_bits(),
+                    self.run_before(entry.unit(), off),
+                    wanted.min(len),
+                );
                 self.map_block(entry, off)
             }
         }
+    }
+
+    /// Units from `unit` on that hold pages before `end`.
+    fn units_to(&self, unit: u64, end: u64) -> u64 {
+        self.file.space().unit_of(end - 1) - unit + 1
+    }
+
+    /// How many units right before `unit`, whose block lies at `off`, may be served too and lie right before it on the
+    /// medium. In a file of many pieces the search ends early.
+    fn run_before(&self, unit: u64, off: u64) -> u64 {
+        const PIECES: usize = 8;
+        let space = self.file.space();
+        let mut at = space.unit_of(self.around.start);
+        for _ in 0..PIECES {
+            if at >= unit {
+                break;
+            }
+            match self.file.map().lookup(at, unit - at) {
+                Ok(Extent::Data { off: start, len }) if at + len == unit => {
+                    let joins = start + (len << space.unit_bits()) == off;
+                    return if joins { len } else { 0 };
+                }
+                Ok(extent) => at += extent.len(),
+                // The business of whoever asks for that block.
+                Err(_) => break,
+            }
+        }
+        0
     }
 
     /// Before anything changes: some threads of a platform cannot take the zero page out of other views.
@@ -239,11 +276,19 @@ impl<M: BlockMap> Service<'_, M> {
         };
         // P10: dirty before the translation exists. The entry is owned, so nobody sees it before it is let go.
         entry.set_block(off >> space.unit_bits(), dirty);
-        self.map(
-            &pages,
-            Frame::Media(off + (pages.start - unit_start) * PAGE_SIZE),
-            prot,
-        )
+        let frame = |page: u64| Frame::Media((off + page * PAGE_SIZE) - unit_start * PAGE_SIZE);
+        let idx = self.fault.idx;
+        match self
+            .view
+            .table()
+            .map(pages.start, frame(pages.start), count_of(&pages), prot)
+        {
+            // A neighbour shows something else: a page that a private view has made its own.
+            Err(MapError::Present) if count_of(&pages) > 1 => {
+                self.map(&(idx..idx + 1), frame(idx), prot)
+            }
+            mapped => mapped.map_err(|error| self.refused(error)),
+        }
     }
 
     /// P9z.
@@ -268,10 +313,9 @@ impl<M: BlockMap> Service<'_, M> {
     }
 
     fn map(&self, pages: &Range<u64>, frame: Frame, prot: Prot) -> Result<(), Stop> {
-        let count = u32::try_from(pages.end - pages.start).expect("at most a leaf of units");
         self.view
             .table()
-            .map(pages.start, frame, count, prot)
+            .map(pages.start, frame, count_of(pages), prot)
             .map_err(|error| self.refused(error))
     }
 
@@ -286,10 +330,7 @@ impl<M: BlockMap> Service<'_, M> {
 
     /// What of the entry's units is mapped by this fault.
     fn pages(&self, entry: &EntryGuard<'_>) -> Range<u64> {
-        let all = self
-            .file
-            .space()
-            .pages_of(entry.unit()..entry.unit() + entry.count());
+        let all = self.file.space().pages_of(entry.units());
         all.start.max(self.around.start)..all.end.min(self.around.end)
     }
 
@@ -300,9 +341,13 @@ impl<M: BlockMap> Service<'_, M> {
     }
 }
 
-/// Dirty bits of the first unit for stores to `pages`.
+fn count_of(pages: &Range<u64>) -> u32 {
+    u32::try_from(pages.end - pages.start).expect("at most a leaf of units")
+}
+
+/// Dirty bits of the unit that begins at page `unit_start` for stores to `pages`.
 fn dirty_bits(pages: &Range<u64>, unit_start: u64, pages_per_unit: u64) -> u16 {
-    let bit = |page: u64| (page - unit_start).min(pages_per_unit);
+    let bit = |page: u64| page.saturating_sub(unit_start).min(pages_per_unit);
     let below = |n: u64| if n >= 16 { u16::MAX } else { (1 << n) - 1 };
     below(bit(pages.end)) & !below(bit(pages.start))
 }

@@ -17,8 +17,12 @@ pub struct Fault {
     pub in_copy: bool,
     /// Never wait: where a lock or gate is busy, or another thread has to do something first, answer `WouldBlock`.
     pub nowait: bool,
-    /// Pages that may be served at the same price, holding `idx`; empty: only that page.
+    /// Pages that may be served at the same price, holding `idx`; empty: only that page. Those whose blocks form one run
+    /// with the page's are, wherever else they are mapped already.
     pub around: Range<u64>,
+    /// Pages of `around`, holding `idx`, of which a store into a hole may give blocks to those from `idx` on; empty: only
+    /// to that page.
+    pub fill: Range<u64>,
 }
 
 impl Fault {
@@ -32,6 +36,7 @@ impl Fault {
             in_copy: false,
             nowait: false,
             around: 0..0,
+            fill: 0..0,
         }
     }
 }

@@ -219,7 +219,7 @@ impl Core {
             bump(&self.stats.spurious);
             return Answer::Wake;
         }
-        let around = self.around(&view, idx, fault.write);
+        let around = self.around(&view, idx);
         match view
             .server
             .fault(idx, fault.write, around, super::Wait::Never)

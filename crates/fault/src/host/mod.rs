@@ -66,7 +66,7 @@ use registry::Registry;
 use stats::Counters;
 use sys::Sharing;
 use sys::uffd::Uffd;
-use view::{Mapped, Wait};
+use view::{Around, Mapped, Wait};
 
 /// What a view lets the program do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,15 +151,16 @@ impl Core {
     }
 
     /// The pages that the answer to a fault at `idx` may serve as well.
-    fn around(&self, view: &Mapped, idx: u64, write: bool) -> Range<u64> {
-        let window = if write {
-            let start = idx / self.hole_fill_pages * self.hole_fill_pages;
-            start..start + self.hole_fill_pages
-        } else {
-            self.window(idx)
-        };
+    fn around(&self, view: &Mapped, idx: u64) -> Around {
         let inside = view.table.inside();
-        window.start.max(inside.start).min(idx)..window.end.min(inside.end).max(idx + 1)
+        let clip = |pages: Range<u64>| {
+            pages.start.max(inside.start).min(idx)..pages.end.min(inside.end).max(idx + 1)
+        };
+        let start = idx / self.hole_fill_pages * self.hole_fill_pages;
+        Around {
+            map: clip(self.window(idx)),
+            fill: clip(start..start + self.hole_fill_pages),
+        }
     }
 }
 

@@ -285,7 +285,7 @@ fn serve(view: &Mapped, idx: u64, signal: libc::c_int, write: Option<bool>) -> b
             (Page::Block { .. } | Page::Zero, _) => write.unwrap_or(true),
             (Page::Missing | Page::Bus, _) => write.unwrap_or(false),
         };
-        let around = core.around(view, idx, write);
+        let around = core.around(view, idx);
         match view.server.fault(idx, write, around, Wait::Allowed) {
             Outcome::Installed | Outcome::Retry | Outcome::FallbackToPage | Outcome::CutShort => {
                 if core.over_budget() {

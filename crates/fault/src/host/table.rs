@@ -168,9 +168,10 @@ impl Table {
             image_page: image_page + (at - start) as u64,
             writable,
         };
-        let mut fresh = false;
+        // What is mapped already at either end keeps its page-table entries.
+        let mut fresh: Option<Range<usize>> = None;
         for at in pages.clone() {
-            match (self.record.get(at), page_of(at)) {
+            let is_there = match (self.record.get(at), page_of(at)) {
                 (
                     Page::Block { image_page: is, .. },
                     Page::Block {
@@ -179,20 +180,24 @@ impl Table {
                 ) if is != wanted => {
                     return Err(MapError::Present);
                 }
-                (Page::Block { writable: is, .. }, _) => fresh |= writable && !is,
-                _ => fresh = true,
+                (Page::Block { writable: is, .. }, _) => is || !writable,
+                _ => false,
+            };
+            if !is_there {
+                fresh = Some(fresh.map_or(at, |fresh| fresh.start)..at + 1);
             }
         }
-        let span = self.span_of(&pages);
-        if fresh {
+        if let Some(fresh) = fresh {
             let rights = if writable { self.rights } else { Rights::Read };
-            let offset = image_page * self.core.page as u64;
+            let offset = (image_page + (fresh.start - start) as u64) * self.core.page as u64;
             let image = self.core.image.as_fd();
+            let place = self.span_of(&fresh);
             self.core
-                .with_ballast(|| sys::map_file(span, image, offset, rights, self.core.sharing))?;
-            self.set(pages, page_of);
+                .with_ballast(|| sys::map_file(place, image, offset, rights, self.core.sharing))?;
+            self.set(fresh, page_of);
             bump(&self.core.stats.pieces);
         }
+        let span = self.span_of(&pages);
         self.wake(span);
         Ok(())
     }

@@ -21,9 +21,18 @@ pub(super) enum Wait {
     Never,
 }
 
+/// The pages that the answer to a fault may serve as well.
+#[derive(Clone, Debug)]
+pub(super) struct Around {
+    /// Where there are blocks, or zeroes to be read.
+    pub(super) map: Range<u64>,
+    /// Where a store fills a hole.
+    pub(super) fill: Range<u64>,
+}
+
 /// A mapped file as the threads and the handlers need it, whatever its block map is.
 pub(super) trait Server: Send + Sync {
-    fn fault(&self, idx: u64, write: bool, around: Range<u64>, wait: Wait) -> Outcome;
+    fn fault(&self, idx: u64, write: bool, around: Around, wait: Wait) -> Outcome;
     fn try_evict(&self, pages: Range<u64>) -> bool;
     fn detach(&self) -> LastView;
 }
@@ -38,7 +47,7 @@ where
     M: BlockMap,
     F: Deref<Target = DaxFile<M>> + Send + Sync,
 {
-    fn fault(&self, idx: u64, write: bool, around: Range<u64>, wait: Wait) -> Outcome {
+    fn fault(&self, idx: u64, write: bool, around: Around, wait: Wait) -> Outcome {
         let nowait = wait == Wait::Never;
         let fault = Fault {
             idx,
@@ -46,7 +55,8 @@ where
             huge: false,
             in_copy: false,
             nowait,
-            around,
+            around: around.map,
+            fill: around.fill,
         };
         handle(&*self.file, &self.attached, &fault)
     }
@@ -197,7 +207,12 @@ impl View {
                 idx += 1;
                 continue;
             }
-            let around = core.window(idx).start.max(first)..core.window(idx).end.min(end);
+            let map = core.window(idx).start.max(first)..core.window(idx).end.min(end);
+            // Whoever asks for pages beforehand asks for all of them.
+            let around = Around {
+                fill: map.clone(),
+                map,
+            };
             match self.mapped.server.fault(idx, write, around, Wait::Allowed) {
                 Outcome::Installed => idx += 1,
                 Outcome::Bus(Bus::PastEof) => break,

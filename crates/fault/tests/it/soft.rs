@@ -348,6 +348,7 @@ fn neighbours_are_served_in_one_call_as_far_as_the_run_goes() {
         let (view, table) = attach(&bench, 0..16 * pages, Calls::default());
         let around = |idx, write| Fault {
             around: 0..8 * pages,
+            fill: 0..8 * pages,
             ..Fault::at(idx, write)
         };
         assert_eq!(
@@ -402,6 +403,7 @@ fn neighbours_cost_the_faulting_page_nothing_when_space_runs_out() {
     let (view, table) = attach(&bench, 0..16, Calls::default());
     let around = |idx| Fault {
         around: 0..16,
+        fill: 0..16,
         ..Fault::at(idx, true)
     };
     assert_eq!(handle(&bench.file, &view, &around(4)), Outcome::Installed);

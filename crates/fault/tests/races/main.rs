@@ -6,6 +6,7 @@
 //! the first mean something.
 #![cfg(shuttle)]
 
+mod neighbours;
 mod op;
 mod oracle;
 mod scenario;

@@ -147,3 +147,37 @@ fn a_store_waits_for_a_frozen_file_system_and_a_closed_view_is_gone() {
         assert!(text.contains("thawed") && text.contains("closed"), "{text}");
     });
 }
+
+/// One run of 16 MiB is eight windows of 2 MiB, mapped for the first time or for the second.
+#[test]
+fn a_file_in_one_run_takes_one_fault_a_window_however_often_it_is_mapped() {
+    in_each_mode(|mode| {
+        let pages = (16 << 20) / PAGE;
+        let host = Host::new(&options(mode), 12, 8192, (pages * PAGE) as u64);
+        host.file.write(0, &vec![1; pages * PAGE]);
+        let mut random = Random(7);
+        let mut orders: [Vec<usize>; 3] = std::array::from_fn(|_| (0..pages).collect());
+        orders[1].reverse();
+        for at in (1..pages).rev() {
+            orders[2].swap(at, random.below(at + 1));
+        }
+        let mut views = Vec::new();
+        for order in orders {
+            for write in [true, false] {
+                let view = host.view(pages);
+                let before = host.mmu.stats().faults;
+                for &page in &order {
+                    if write {
+                        view.store(page * PAGE, page as u64).unwrap();
+                    } else {
+                        assert_eq!(view.load(page * PAGE), Ok(page as u64));
+                    }
+                }
+                let faults = host.mmu.stats().faults - before;
+                // A load in Signals mode maps for reading; nothing of that is stored to here.
+                assert!(faults <= 8, "{mode:?}: {faults} faults, write: {write}");
+                views.push(view);
+            }
+        }
+    });
+}
