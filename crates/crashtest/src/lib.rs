@@ -6,6 +6,8 @@
 //! | [`hostile`] | images with bad numbers, and everything that is done with them |
 //! | [`judge`] | e2fsck, debugfs, our fsck: verdicts on an image |
 //! | [`kernel`] | an image mounted by the kernel |
+//! | [`pjdfstest`] | a POSIX test suite, run on a mounted directory |
+//! | [`served`] | an image mounted by ours through FUSE |
 //! | [`tree`] | a whole file system in memory, read through any of the three, and the differences of two |
 //! | [`model`] | a file system in memory that says what each operation must do |
 //! | [`drive`] | the same operations on ours, on the kernel's, and their random supply |
@@ -22,4 +24,6 @@ pub mod hostile;
 pub mod judge;
 pub mod kernel;
 pub mod model;
+pub mod pjdfstest;
+pub mod served;
 pub mod tree;

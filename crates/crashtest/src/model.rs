@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use ext2dax::{FileType, Timestamp};
+use ext2dax::{FileType, RenameFlags, Timestamp};
 
 use crate::tree::{self, CHUNK, Entry, Tree};
 
@@ -29,6 +29,10 @@ pub mod errno {
     pub const ENAMETOOLONG: i32 = 36;
     /// No space left on device.
     pub const ENOSPC: i32 = 28;
+    /// No such device or address.
+    pub const ENXIO: i32 = 6;
+    /// Operation not supported.
+    pub const EOPNOTSUPP: i32 = 95;
 }
 use errno::{EEXIST, EINVAL, EISDIR, ENAMETOOLONG, ENOENT, ENOTDIR, ENOTEMPTY, EPERM};
 
@@ -144,6 +148,19 @@ pub enum Kind {
     Special(FileType, (u32, u32)),
 }
 
+impl Kind {
+    /// The type that a directory entry has for it.
+    #[must_use]
+    pub fn file_type(&self) -> FileType {
+        match self {
+            Self::File(_) => FileType::Regular,
+            Self::Dir(_) => FileType::Directory,
+            Self::Symlink(_) => FileType::Symlink,
+            Self::Special(file_type, _) => *file_type,
+        }
+    }
+}
+
 /// Names one file of a model for ever.
 pub type FileId = u64;
 
@@ -162,6 +179,14 @@ pub struct File {
     pub accessed: Option<Timestamp>,
     links: u64,
     handles: u32,
+}
+
+impl File {
+    /// How many names lead here; those of a directory count as in any Unix.
+    #[must_use]
+    pub fn links(&self) -> u64 {
+        self.links
+    }
 }
 
 /// A path: components from the root on.
@@ -243,6 +268,46 @@ impl Model {
         self.resolve(path).ok().map(|id| &self.files[&id])
     }
 
+    /// The file at `path`.
+    ///
+    /// # Errors
+    /// As `lstat`.
+    pub fn file_or_err(&self, path: &[Vec<u8>]) -> Result<&File, i32> {
+        self.resolve(path).map(|id| &self.files[&id])
+    }
+
+    /// How many files there are, those without a name included.
+    #[must_use]
+    pub fn files(&self) -> usize {
+        self.files.len()
+    }
+
+    /// Bytes of data, in whole chunks.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let chunks = self.files.values().map(|file| match &file.kind {
+            Kind::File(contents) => contents.chunks.len() as u64,
+            _ => 0,
+        });
+        chunks.sum::<u64>() * CHUNK
+    }
+
+    /// The names in the directory at `path`, with their types. A symlink there leads nowhere.
+    ///
+    /// # Errors
+    /// As `opendir`.
+    pub fn listing(&self, path: &[Vec<u8>]) -> Result<Vec<(Vec<u8>, FileType)>, i32> {
+        match &self.file_or_err(path)?.kind {
+            Kind::Dir(names) => Ok(names
+                .iter()
+                .map(|(name, id)| (name.clone(), self.files[id].kind.file_type()))
+                .collect()),
+            Kind::Symlink(target) if target.len() > 255 => Err(ENAMETOOLONG),
+            Kind::Symlink(_) => Err(ENOENT),
+            _ => Err(ENOTDIR),
+        }
+    }
+
     fn names(&self, id: FileId) -> &BTreeMap<Vec<u8>, FileId> {
         static NONE: BTreeMap<Vec<u8>, FileId> = BTreeMap::new();
         match &self.files[&id].kind {
@@ -302,6 +367,15 @@ impl Model {
         self.next += 1;
         let is_dir = matches!(kind, Kind::Dir(_));
         let links = if is_dir { 2 } else { 1 };
+        let parent = &self.files[&dir];
+        // A set-group-id directory hands its group down, and the bit itself to directories.
+        let handed_down = parent.mode & 0o2000;
+        let group = match handed_down {
+            0 => owner.1,
+            _ => parent.owner.1,
+        };
+        let owner = (owner.0, group);
+        let mode = if is_dir { mode | handed_down } else { mode };
         self.files.insert(
             id,
             File {
@@ -417,13 +491,95 @@ impl Model {
         }
         self.names_mut(from_dir).remove(from_name);
         self.names_mut(to_dir).insert(to_name.clone(), id);
-        if is_dir && from_dir != to_dir {
+        if from_dir != to_dir {
+            self.moved(id, from_dir, to_dir);
+        }
+        Ok(0)
+    }
+
+    /// Moves a name as `how` says.
+    ///
+    /// # Errors
+    /// As `renameat2`.
+    pub fn rename_with(&mut self, from: &[Vec<u8>], to: &[Vec<u8>], how: RenameFlags) -> Outcome {
+        if how == RenameFlags::Replace {
+            return self.rename(from, to);
+        }
+        let (from_dir, from_name) = self.parent(from)?;
+        let (to_dir, to_name) = self.parent(to)?;
+        let id = *self.names(from_dir).get(from_name).ok_or(ENOENT)?;
+        let target = self.names(to_dir).get(to_name).copied();
+        if how == RenameFlags::NoReplace {
+            return match target {
+                Some(_) => Err(EEXIST),
+                None => self.rename(from, to),
+            };
+        }
+        let target = target.ok_or(ENOENT)?;
+        if (to.len() > from.len() && to.starts_with(from))
+            || (from.len() > to.len() && from.starts_with(to))
+        {
+            return Err(EINVAL);
+        }
+        if target == id {
+            return Ok(0);
+        }
+        self.names_mut(from_dir).insert(from_name.clone(), target);
+        self.names_mut(to_dir).insert(to_name.clone(), id);
+        if from_dir != to_dir {
+            self.moved(id, from_dir, to_dir);
+            self.moved(target, to_dir, from_dir);
+        }
+        Ok(0)
+    }
+
+    /// A file has moved to another directory: if it is one itself, the links of both parents and its `..` change.
+    fn moved(&mut self, id: FileId, from_dir: FileId, to_dir: FileId) {
+        if matches!(self.files[&id].kind, Kind::Dir(_)) {
             self.file_mut(from_dir).links -= 1;
             self.file_mut(to_dir).links += 1;
             // The entry `..` changes, and with it what some drivers call the contents.
             self.file_mut(id).modified = None;
         }
-        Ok(0)
+    }
+
+    /// Copies bytes inside the file system.
+    ///
+    /// # Errors
+    /// As `copy_file_range`: `EINVAL` where the ranges of one file meet.
+    pub fn copy_range(
+        &mut self,
+        from: &[Vec<u8>],
+        at: u64,
+        to: &[Vec<u8>],
+        to_at: u64,
+        len: u64,
+    ) -> Outcome {
+        let size = self.contents(from)?.size();
+        self.contents(to)?;
+        let len = len.min(size.saturating_sub(at));
+        if self.resolve(from)? == self.resolve(to)? && to_at + len > at && to_at < at + len {
+            return Err(EINVAL);
+        }
+        let bytes = self
+            .contents(from)?
+            .read(at, usize::try_from(len).expect("small"));
+        if len > 0 {
+            self.contents_mut(to)?.write(to_at, &bytes);
+        }
+        Ok(len)
+    }
+
+    /// The contents at `path`.
+    ///
+    /// # Errors
+    /// As [`Model::contents_mut`].
+    pub fn contents(&self, path: &[Vec<u8>]) -> Result<&Contents, i32> {
+        match &self.file_or_err(path)?.kind {
+            Kind::File(contents) => Ok(contents),
+            Kind::Dir(_) => Err(EISDIR),
+            _ => Err(EINVAL),
+        }
     }
 
     /// The contents at `path`, to be changed.

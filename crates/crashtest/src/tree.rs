@@ -208,10 +208,10 @@ pub fn host(root: &Path) -> Result<Tree> {
     Ok(tree)
 }
 
-fn host_entry(path: &Path) -> Result<Entry> {
-    let metadata = fs::symlink_metadata(path)?;
-    let kind = metadata.file_type();
-    let file_type = match () {
+/// The host's word for a type in ours.
+#[must_use]
+pub fn type_of(kind: fs::FileType) -> FileType {
+    match () {
         () if kind.is_dir() => FileType::Directory,
         () if kind.is_symlink() => FileType::Symlink,
         () if kind.is_char_device() => FileType::CharDevice,
@@ -219,7 +219,12 @@ fn host_entry(path: &Path) -> Result<Entry> {
         () if kind.is_fifo() => FileType::Fifo,
         () if kind.is_socket() => FileType::Socket,
         () => FileType::Regular,
-    };
+    }
+}
+
+fn host_entry(path: &Path) -> Result<Entry> {
+    let metadata = fs::symlink_metadata(path)?;
+    let file_type = type_of(metadata.file_type());
     let mut data = None;
     let mut digest_found = EMPTY_DIGEST;
     match file_type {

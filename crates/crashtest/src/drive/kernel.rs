@@ -5,15 +5,18 @@ use std::fs;
 use std::io;
 use std::ops::Range;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path as HostPath, PathBuf};
 
-use ext2dax::Timestamp;
-use rustix::fs::{AtFlags, CWD, FallocateFlags, Gid, Mode, Timespec, Timestamps, Uid};
+use ext2dax::{Fallocate, FileType, Timestamp};
+use rustix::fs::{
+    AtFlags, CWD, FallocateFlags, Gid, Mode, RenameFlags, SeekFrom, Timespec, Timestamps, Uid,
+};
 
 use crate::model::{Outcome, Path};
+use crate::tree;
 
-use super::{Op, System, seen, seen_names};
+use super::{Op, Shown, System, seen, seen_names, shown_size};
 
 /// The kernel's driver, below a directory where it is mounted.
 #[derive(Debug)]
@@ -23,9 +26,10 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// A mounted file system.
+    /// A mounted file system. Modes are those that are asked for: the umask of this process becomes 0.
     #[must_use]
     pub fn new(root: &HostPath) -> Self {
+        rustix::process::umask(Mode::empty());
         Self {
             root: root.to_owned(),
             open: HashMap::new(),
@@ -50,31 +54,27 @@ impl Kernel {
         };
         match op {
             Op::Create(path, mode) => {
-                let at = self.host(path);
                 fs::OpenOptions::new()
                     .write(true)
                     .create_new(true)
                     .mode(u32::from(*mode))
-                    .open(&at)?;
-                chmod(&at, *mode)?;
+                    .open(self.host(path))?;
             }
             Op::Mkdir(path, mode) => {
-                let at = self.host(path);
-                fs::create_dir(&at)?;
-                chmod(&at, *mode)?;
+                fs::DirBuilder::new()
+                    .mode(u32::from(*mode))
+                    .create(self.host(path))?;
             }
             Op::Mknod(path, file_type, (major, minor), mode) => {
-                let at = self.host(path);
                 let kind = rustix::fs::FileType::from_raw_mode(u32::from(file_type.mode()));
                 let device = rustix::fs::makedev(*major, *minor);
                 rustix::fs::mknodat(
                     CWD,
-                    &at,
+                    self.host(path),
                     kind,
                     Mode::from_raw_mode(u32::from(*mode)),
                     device,
                 )?;
-                chmod(&at, *mode)?;
             }
             Op::Symlink(target, path) => {
                 std::os::unix::fs::symlink(std::ffi::OsStr::from_bytes(target), self.host(path))?;
@@ -83,6 +83,33 @@ impl Kernel {
             Op::Unlink(path) => fs::remove_file(self.host(path))?,
             Op::Rmdir(path) => fs::remove_dir(self.host(path))?,
             Op::Rename(from, to) => fs::rename(self.host(from), self.host(to))?,
+            Op::RenameWith(from, to, how) => {
+                let flags = match how {
+                    ext2dax::RenameFlags::Replace => RenameFlags::empty(),
+                    ext2dax::RenameFlags::NoReplace => RenameFlags::NOREPLACE,
+                    ext2dax::RenameFlags::Exchange => RenameFlags::EXCHANGE,
+                };
+                rustix::fs::renameat_with(CWD, self.host(from), CWD, self.host(to), flags)?;
+            }
+            Op::ReadLink(path) => {
+                return Ok(seen(fs::read_link(self.host(path))?.as_os_str().as_bytes()));
+            }
+            Op::Stat(path) => return Ok(shown(&fs::symlink_metadata(self.host(path))?).seen()),
+            Op::Truncate(path) => {
+                fs::OpenOptions::new()
+                    .write(true)
+                    .create(true)
+                    .truncate(true)
+                    .mode(0o644)
+                    .open(self.host(path))?;
+            }
+            Op::Sync(path) => open(path)?.sync_all()?,
+            Op::SeekData(path, at) => return seek(&open(path)?, SeekFrom::Data(*at)),
+            Op::SeekHole(path, at) => return seek(&open(path)?, SeekFrom::Hole(*at)),
+            Op::CopyRange(from, at, to, to_at, len) => {
+                return copy(&open(from)?, *at, &open(to)?, *to_at, *len);
+            }
+            Op::Fallocate(path, how, range) => fallocate(&open(path)?, linux_mode(*how), range)?,
             Op::Write(path, at, bytes) => {
                 return Ok(open(path)?.write_at(&bytes.make(), *at)? as u64);
             }
@@ -115,7 +142,9 @@ impl Kernel {
             Op::List(path) => {
                 let mut names = Vec::new();
                 for entry in fs::read_dir(self.host(path))? {
-                    names.push(entry?.file_name().into_vec());
+                    let entry = entry?;
+                    let file_type = tree::type_of(entry.file_type()?);
+                    names.push((entry.file_name().into_vec(), file_type));
                 }
                 return Ok(seen_names(names));
             }
@@ -146,7 +175,6 @@ impl Kernel {
     }
 }
 
-/// The mode exactly, whatever the umask.
 fn chmod(path: &HostPath, mode: u16) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(path, fs::Permissions::from_mode(u32::from(mode)))
@@ -180,6 +208,54 @@ pub fn set_times(path: &HostPath, accessed: Timestamp, modified: Timestamp) -> i
         &times,
         AtFlags::SYMLINK_NOFOLLOW,
     )?)
+}
+
+fn linux_mode(how: Fallocate) -> FallocateFlags {
+    let keep = FallocateFlags::KEEP_SIZE;
+    match how {
+        Fallocate::Allocate => FallocateFlags::empty(),
+        Fallocate::AllocateKeepSize => keep,
+        Fallocate::PunchHole => FallocateFlags::PUNCH_HOLE | keep,
+        Fallocate::ZeroRange => FallocateFlags::ZERO_RANGE,
+        Fallocate::ZeroRangeKeepSize => FallocateFlags::ZERO_RANGE | keep,
+        Fallocate::CollapseRange => FallocateFlags::COLLAPSE_RANGE,
+        Fallocate::InsertRange => FallocateFlags::INSERT_RANGE,
+    }
+}
+
+/// Seeks in what is on the medium: the ext4 driver does not count bytes that wait to be written as data.
+fn seek(file: &fs::File, to: SeekFrom) -> io::Result<u64> {
+    file.sync_data()?;
+    Ok(rustix::fs::seek(file, to)?)
+}
+
+/// Copies in as many calls as the kernel wants.
+fn copy(from: &fs::File, at: u64, to: &fs::File, to_at: u64, len: u64) -> io::Result<u64> {
+    let (mut at, mut to_at, mut done) = (at, to_at, 0);
+    while done < len {
+        let rest = usize::try_from(len - done).expect("small");
+        match rustix::fs::copy_file_range(from, Some(&mut at), to, Some(&mut to_at), rest)? {
+            0 => break,
+            more => done += more as u64,
+        }
+    }
+    Ok(done)
+}
+
+fn shown(metadata: &fs::Metadata) -> Shown {
+    let file_type = tree::type_of(metadata.file_type());
+    let device = metadata.rdev();
+    let special = !matches!(
+        file_type,
+        FileType::Regular | FileType::Directory | FileType::Symlink
+    );
+    Shown {
+        mode: metadata.mode(),
+        links: metadata.nlink(),
+        owner: (metadata.uid(), metadata.gid()),
+        size: shown_size(file_type, metadata.len()),
+        device: special.then(|| (rustix::fs::major(device), rustix::fs::minor(device))),
+    }
 }
 
 fn read_host(file: &fs::File, at: u64, len: usize) -> io::Result<u64> {

@@ -2,16 +2,20 @@
 
 use std::collections::HashMap;
 
-use ext2dax::{Device, DirBuilder, Error, FileSystem, FileTimes, OpenOptions, Permissions};
+use ext2dax::{
+    Device, DirBuilder, Error, FileSystem, FileTimes, FileType, OpenOptions, Permissions,
+};
 
 use crate::model::{Outcome, Path};
 
-use super::{Op, System, seen, seen_names};
+use super::{Op, Shown, System, seen, seen_names, shown_size};
 
 /// Ours, through paths and open files.
 #[derive(Debug)]
 pub struct Ours {
     fs: FileSystem,
+    /// The directory that the root of every path is.
+    below: Vec<u8>,
     open: HashMap<usize, ext2dax::File>,
 }
 
@@ -19,8 +23,15 @@ impl Ours {
     /// A mounted file system.
     #[must_use]
     pub fn new(fs: FileSystem) -> Self {
+        Self::below(fs, b"")
+    }
+
+    /// A directory of a mounted file system, given without a slash at its end.
+    #[must_use]
+    pub fn below(fs: FileSystem, dir: &[u8]) -> Self {
         Self {
             fs,
+            below: dir.to_vec(),
             open: HashMap::new(),
         }
     }
@@ -39,6 +50,7 @@ impl Ours {
 
     fn try_apply(&mut self, op: &Op) -> Result<u64, Error> {
         let fs = &self.fs;
+        let ours = |path: &Path| [&self.below[..], b"/", &path.join(&b'/')].concat();
         let open = |path: &Path| {
             OpenOptions::new()
                 .read(true)
@@ -66,6 +78,42 @@ impl Ours {
             Op::Unlink(path) => fs.remove_file(ours(path))?,
             Op::Rmdir(path) => fs.remove_dir(ours(path))?,
             Op::Rename(from, to) => fs.rename(ours(from), ours(to))?,
+            Op::RenameWith(from, to, how) => {
+                let parent = |path: &Path| fs.inode(ours(&path[..path.len() - 1].to_vec()));
+                let (from_dir, to_dir) = (parent(from)?, parent(to)?);
+                let name = |path: &Path| path.last().expect("a name").clone();
+                from_dir.rename_with(&name(from), &to_dir, &name(to), *how)?;
+            }
+            Op::ReadLink(path) => return Ok(seen(&fs.read_link(ours(path))?)),
+            Op::Stat(path) => {
+                let metadata = fs.symlink_metadata(ours(path))?;
+                let shown = Shown {
+                    mode: metadata.mode(),
+                    links: metadata.nlink().into(),
+                    owner: (metadata.uid(), metadata.gid()),
+                    size: shown_size(metadata.file_type(), metadata.len()),
+                    device: shown_device(metadata.file_type(), metadata.rdev()),
+                };
+                return Ok(shown.seen());
+            }
+            Op::Truncate(path) => {
+                OpenOptions::new()
+                    .write(true)
+                    .create(true)
+                    .truncate(true)
+                    .mode(0o644)
+                    .open(fs, ours(path))?;
+            }
+            Op::Sync(path) => open(path)?.sync_all()?,
+            Op::SeekData(path, at) => return open(path)?.seek_data(*at),
+            Op::SeekHole(path, at) => return open(path)?.seek_hole(*at),
+            Op::CopyRange(from, at, to, to_at, len) => {
+                let (from, to) = (open(from)?, open(to)?);
+                return from.copy_range(*at, &to, *to_at, *len);
+            }
+            Op::Fallocate(path, how, range) => {
+                open(path)?.inode().fallocate(*how, range.clone())?;
+            }
             Op::Write(path, at, bytes) => {
                 return Ok(open(path)?.write_at(&bytes.make()[..], *at)? as u64);
             }
@@ -81,7 +129,9 @@ impl Ours {
             Op::Chmod(path, mode) => {
                 fs.set_permissions(ours(path), Permissions::from_mode(*mode))?
             }
-            Op::Chown(path, uid, gid) => fs.set_owner(ours(path), Some(*uid), Some(*gid))?,
+            Op::Chown(path, uid, gid) => {
+                fs.set_owner(ours(path), Some(*uid), Some(*gid))?;
+            }
             Op::SetTimes(path, accessed, modified) => {
                 let times = FileTimes::new()
                     .set_accessed(*accessed)
@@ -91,7 +141,8 @@ impl Ours {
             Op::List(path) => {
                 let mut names = Vec::new();
                 for entry in fs.read_dir(ours(path))? {
-                    names.push(entry?.file_name().to_vec());
+                    let entry = entry?;
+                    names.push((entry.file_name().to_vec(), entry.file_type()?));
                 }
                 return Ok(seen_names(names));
             }
@@ -122,8 +173,14 @@ impl Ours {
     }
 }
 
-fn ours(path: &[Vec<u8>]) -> Vec<u8> {
-    [b"/", &path.join(&b'/')[..]].concat()
+fn shown_device(file_type: FileType, device: Option<Device>) -> Option<(u32, u32)> {
+    match file_type {
+        FileType::CharDevice | FileType::BlockDevice => {
+            device.map(|device| (device.major, device.minor))
+        }
+        FileType::Fifo | FileType::Socket => Some((0, 0)),
+        _ => None,
+    }
 }
 
 fn read_ours(file: &ext2dax::File, at: u64, len: usize) -> Result<u64, Error> {
@@ -137,5 +194,3 @@ impl System for Ours {
         self.try_apply(op).map_err(Error::errno)
     }
 }
-
-// ---- the kernel's ----

@@ -109,6 +109,9 @@ impl Case {
             max_write: 150_000,
             fine_times: self.inode_size > 128,
             ranges,
+            everything: ranges,
+            max_bytes: u64::MAX,
+            max_files: usize::MAX,
         }
     }
 }
@@ -127,7 +130,8 @@ fn batch(
         let expected = drive::expected(model, &op, actual);
         ensure!(
             actual == expected,
-            "operation {number}: {op:?}: answered {actual:?}, the model {expected:?}"
+            "operation {number}: {}: answered {actual:?}, the model {expected:?}",
+            op.told()
         );
     }
     for slot in model.open_slots() {

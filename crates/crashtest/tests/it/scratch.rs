@@ -42,3 +42,13 @@ pub(crate) fn mount_read_only(image: &Path) -> Result<FileSystem> {
         &MountOptions::new().read_only(true),
     )?)
 }
+
+/// The tool `ext2dax`, built with these tests; `EXT2DAX_TOOL` names another, such as an optimised one.
+pub(crate) fn tool() -> &'static Path {
+    static TOOL: std::sync::LazyLock<std::path::PathBuf> = std::sync::LazyLock::new(|| {
+        std::env::var_os("EXT2DAX_TOOL")
+            .unwrap_or_else(|| env!("CARGO_BIN_EXE_ext2dax-served").into())
+            .into()
+    });
+    &TOOL
+}
