@@ -8,11 +8,9 @@
 
 mod crash;
 mod fixtures;
-mod fsx;
 mod hostile;
 mod interop_model;
 mod interop_read;
-mod pjdfstest;
 #[cfg(target_os = "linux")]
 mod real_faults;
 mod scratch;

@@ -244,15 +244,18 @@ fn check_kinds(
         }
         .into());
     }
+    // Whether there must be a target is asked before where the two lie, as in Linux.
+    match (flags, target) {
+        (RenameFlags::NoReplace, Some(_)) => return Err(Error::AlreadyExists),
+        (RenameFlags::Exchange, None) => return Err(Error::NotFound),
+        _ => {}
+    }
     if source.is_dir()
         && (core::ptr::eq(&**source, to) || family.above_to.contains(&source.ino().get()))
     {
         return Err(Error::InvalidArgument);
     }
     let Some(target) = target else { return Ok(()) };
-    if flags == RenameFlags::NoReplace {
-        return Err(Error::AlreadyExists);
-    }
     if core::ptr::eq(&**target, to) {
         return Err(CorruptKind::DirectoryDots {
             inode: to.ino().get(),
