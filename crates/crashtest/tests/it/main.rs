@@ -6,6 +6,7 @@
     reason = "seeds and skipped judges are part of a test's answer; a panic is a failed test"
 )]
 
+mod attributes;
 mod crash;
 mod fixtures;
 mod hostile;
