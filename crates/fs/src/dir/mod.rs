@@ -151,20 +151,29 @@ impl<'a> Dir<'a> {
             .map(|(block, _)| block)
     }
 
-    /// Must come before the first change of a name: an immutable directory refuses, a stored hash index is given up.
+    /// Whether the directory's flags allow a change: Linux looks at them before it looks at what the name leads to.
     ///
     /// # Errors
-    /// `NotPermitted` for an immutable directory, and for one in which names may only be added if `removes`.
-    pub(crate) fn begin_change(&self, change: Change) -> Result<()> {
-        let record = self.node.record();
-        let flags = record.flags();
+    /// `NotPermitted` for an immutable directory, and for one in which names may only be added if `change` removes one.
+    pub(crate) fn check_change(&self, change: Change) -> Result<()> {
         let forbidden = match change {
             Change::Add => InodeFlags::IMMUTABLE,
             Change::Remove => InodeFlags::IMMUTABLE | InodeFlags::APPEND,
         };
-        if flags.intersects(forbidden) {
+        if self.node.record().flags().intersects(forbidden) {
             return Err(Error::NotPermitted);
         }
+        Ok(())
+    }
+
+    /// Must come before the first change of a name: an immutable directory refuses, a stored hash index is given up.
+    ///
+    /// # Errors
+    /// As [`Dir::check_change`].
+    pub(crate) fn begin_change(&self, change: Change) -> Result<()> {
+        self.check_change(change)?;
+        let record = self.node.record();
+        let flags = record.flags();
         if flags.contains(InodeFlags::INDEX) {
             // PUBLISH: the stored hash index is given up. Before: a directory with a valid index. After: the same names in
             // the same blocks, linear; index blocks are empty entries.

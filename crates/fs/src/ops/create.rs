@@ -124,6 +124,7 @@ fn make(
     if dir.find(name).is_some() {
         return Err(Error::AlreadyExists);
     }
+    dir.check_change(Change::Add)?;
     if file_type == FileType::Directory && parent.record().links() >= LINK_MAX {
         return Err(Error::TooManyLinks);
     }

@@ -160,6 +160,11 @@ fn attempt(
         // Two names of one file: POSIX wants nothing done.
         return Ok(Done::Yes);
     }
+    if flags == RenameFlags::Exchange && target_node.is_none() {
+        return Err(Error::NotFound);
+    }
+    check_flags(&mut dirs, &source_node, target_node.as_ref())?;
+    check_types(&source_node, target_node.as_ref(), flags)?;
     let _locks = lock_files(&source_node, target_node.as_ref());
     unlink::check_removable(&source_node)?;
     dirs.from().begin_change(Change::Remove)?;
@@ -269,8 +274,31 @@ fn check_kinds(
         RenameFlags::Exchange => Ok(()),
         // It holds the source: that is the first complaint, as in Linux.
         _ if above_source => Err(Error::DirectoryNotEmpty),
-        _ if source.is_dir() && !target.is_dir() => Err(Error::NotADirectory),
-        _ if !source.is_dir() && target.is_dir() => Err(Error::IsADirectory),
+        _ => Ok(()),
+    }
+}
+
+/// Flags of directories and files that keep names where they are.
+fn check_flags(dirs: &mut Dirs<'_>, source: &Node, target: Option<&Arc<Node>>) -> Result<()> {
+    dirs.from().check_change(Change::Remove)?;
+    unlink::check_flags(source)?;
+    let Some(target) = target else {
+        return dirs.to().check_change(Change::Add);
+    };
+    dirs.to().check_change(Change::Remove)?;
+    unlink::check_flags(target)
+}
+
+/// A directory replaces a directory, and nothing else does.
+fn check_types(source: &Node, target: Option<&Arc<Node>>, flags: RenameFlags) -> Result<()> {
+    match target {
+        Some(target) if flags != RenameFlags::Exchange => {
+            match (source.is_dir(), target.is_dir()) {
+                (true, false) => Err(Error::NotADirectory),
+                (false, true) => Err(Error::IsADirectory),
+                _ => Ok(()),
+            }
+        }
         _ => Ok(()),
     }
 }

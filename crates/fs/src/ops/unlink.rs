@@ -32,6 +32,8 @@ pub(crate) fn unlink(mount: &Mount, parent: &Node, name: &[u8]) -> Result<()> {
     let mut dir = Dir::lock(core, parent)?;
     let found = dir.find(name).ok_or(Error::NotFound)?;
     let child = named(mount, found.ino)?;
+    dir.check_change(Change::Remove)?;
+    check_flags(&child)?;
     if child.is_dir() {
         return Err(Error::IsADirectory);
     }
@@ -134,9 +136,15 @@ pub(super) fn give_back(mount: &Mount, child: &Arc<Node>) {
     }
 }
 
-/// Immutable and append-only files keep their names.
+/// See [`check_flags`]; the caller holds the file's lock.
 pub(super) fn check_removable(child: &Node) -> Result<()> {
     child.check_alive()?;
+    check_flags(child)
+}
+
+/// Immutable and append-only files keep their names. Without the file's lock the answer is good for the order of
+/// complaints only: flags come before types, as in Linux.
+pub(super) fn check_flags(child: &Node) -> Result<()> {
     if child
         .record()
         .flags()
@@ -173,6 +181,8 @@ pub(crate) fn rmdir(mount: &Mount, parent: &Node, name: &[u8]) -> Result<()> {
         }
         .into());
     }
+    dir.check_change(Change::Remove)?;
+    check_flags(&child)?;
     let victim = Dir::lock_nested(core, &child)?;
     check_removable(&child)?;
     if !victim.is_empty() {
