@@ -76,7 +76,8 @@ fn check_group(
         .copied()
         .unwrap_or_default();
     let first = layout.group_first(group);
-    let kinds = census.group_kinds(group);
+    let first_ino = layout.first_ino_of(group);
+    let unused = census.used_in_group(group) == 0;
     let mut bytes = vec![0; layout.block_size as usize];
     let blocks = BitmapCheck {
         group,
@@ -86,13 +87,16 @@ fn check_group(
     };
     let inodes = BitmapCheck {
         group,
-        number: layout.first_ino_of(group).into(),
+        number: first_ino.into(),
         len: layout.inodes_per_group,
         codes: [Code::InodeLeak, Code::InodeUnmarked, Code::InodePadding],
     };
     let mut free = Free::default();
     let block_word = |bit: u32| census.claimed.word64(u64::from(first) + u64::from(bit));
-    let inode_word = |bit: u32| kinds_word(kinds, bit);
+    let inode_word = |bit: u32| match unused {
+        true => 0,
+        false => census.used_word(first_ino.saturating_add(bit)),
+    };
     for (check, place, word, sum) in [
         (
             &blocks,
@@ -108,9 +112,9 @@ fn check_group(
             check.compare(&bytes, word, &mut findings);
         }
     }
-    let dirs = kinds
-        .iter()
-        .filter(|&&kind| Kind(kind) == Kind::DIRECTORY)
+    let dirs = census
+        .used_inodes(layout, group)
+        .filter(|(_, kind)| *kind == Kind::DIRECTORY)
         .count() as u64;
     let read_at = layout.desc_at(group, volume.copy);
     let store_at = layout.desc_at(group, 0);
@@ -129,15 +133,6 @@ fn check_group(
     compare(Code::GroupFreeInodes, 14, free.inodes);
     compare(Code::GroupDirs, 16, dirs);
     (findings, free)
-}
-
-/// 64 inodes of a group as bits: in use or not.
-pub(crate) fn kinds_word(kinds: &[u8], bit: u32) -> u64 {
-    let mut word = 0;
-    for (i, &kind) in kinds.iter().skip(bit as usize).take(64).enumerate() {
-        word |= u64::from(Kind(kind).used()) << i;
-    }
-    word
 }
 
 /// One bitmap of one group.

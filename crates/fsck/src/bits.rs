@@ -1,6 +1,19 @@
 //! Bit maps over blocks and inodes. Threads set bits in them at the same time; a set bit never goes away during a check.
 
-use ext2dax_sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::Error;
+
+/// `len` zeroes. The system hands out zero pages, and gives each its memory when it is first written: what is never used
+/// costs nothing.
+///
+/// # Errors
+/// There is not so much memory.
+pub(crate) fn zeroed<T: zerocopy::FromZeros>(len: u64) -> Result<Vec<T>, Error> {
+    let needed = len.saturating_mul(size_of::<T>() as u64);
+    let count = usize::try_from(len).map_err(|_| Error::NoMemory { needed })?;
+    T::new_vec_zeroed(count).map_err(|_| Error::NoMemory { needed })
+}
 
 /// One bit for each number below a limit.
 #[derive(Debug)]
@@ -10,15 +23,12 @@ pub(crate) struct BitMap {
 }
 
 impl BitMap {
-    pub(crate) fn new(len: u64) -> Self {
-        let count = usize::try_from(len.div_ceil(64))
-            .expect("a bitmap of 2^32 bits fits the address space");
-        Self {
-            words: (0..count).map(|_| AtomicU64::new(0)).collect(),
-            len,
-        }
+    pub(crate) fn new(len: u64) -> Result<Self, Error> {
+        let words = zeroed(len.div_ceil(64))?;
+        Ok(Self { words, len })
     }
 
+    #[inline]
     fn word(&self, bit: u64) -> Option<(&AtomicU64, u64)> {
         if bit >= self.len {
             return None;
@@ -28,6 +38,7 @@ impl BitMap {
     }
 
     /// Sets the bit and says whether it was set before. Numbers past the limit count as set.
+    #[inline]
     pub(crate) fn set(&self, bit: u32) -> bool {
         let Some((word, mask)) = self.word(u64::from(bit)) else {
             return true;
@@ -43,6 +54,7 @@ impl BitMap {
     }
 
     /// The 64 bits that start at `bit`, which need not be aligned; bits past the limit read as 0.
+    #[inline]
     pub(crate) fn word64(&self, bit: u64) -> u64 {
         let index = usize::try_from(bit / 64).unwrap_or(usize::MAX);
         let word = |index: usize| {
@@ -56,21 +68,24 @@ impl BitMap {
         }
     }
 
-    /// How many bits are set.
-    pub(crate) fn count(&self) -> u64 {
-        self.words
-            .iter()
-            .map(|w| u64::from(w.load(Ordering::Relaxed).count_ones()))
-            .sum()
-    }
-
-    /// Sets a run of bits and says whether any was set before.
-    pub(crate) fn set_run(&self, first: u32, len: u32) -> bool {
-        let mut any = false;
-        for bit in u64::from(first)..u64::from(first).saturating_add(u64::from(len)) {
-            any |= u32::try_from(bit).is_ok_and(|bit| self.set(bit));
+    /// Sets a run of bits below the limit, a word at a time, and shows `met` the words in which some were set before:
+    /// the number of the first bit of the word, and those bits.
+    #[inline]
+    pub(crate) fn set_run(&self, first: u32, len: u32, mut met: impl FnMut(u64, u64)) {
+        let mut bit = u64::from(first);
+        let end = bit.saturating_add(u64::from(len)).min(self.len);
+        while bit < end {
+            let start = bit % 64;
+            let count = (64 - start).min(end - bit);
+            let mask = (u64::MAX >> (64 - count)) << start;
+            if let Some((word, _)) = self.word(bit) {
+                let before = word.fetch_or(mask, Ordering::Relaxed) & mask;
+                if before != 0 {
+                    met(bit - start, before);
+                }
+            }
+            bit += count;
         }
-        any
     }
 }
 
@@ -80,7 +95,7 @@ mod tests {
 
     #[test]
     fn words_are_read_across_word_boundaries() {
-        let map = BitMap::new(200);
+        let map = BitMap::new(200).expect("25 bytes");
         for bit in [0, 7, 60, 63, 64, 66, 199] {
             assert!(!map.set(bit));
             assert!(map.set(bit));
@@ -92,6 +107,48 @@ mod tests {
             }
             assert_eq!(map.word64(u64::from(start)), expected, "at {start}");
         }
-        assert_eq!(map.count(), 7);
+    }
+
+    #[test]
+    fn runs_set_exactly_their_bits_and_tell_which_were_set() {
+        for first in 0..140 {
+            for len in 0..140 {
+                let map = BitMap::new(250).expect("32 bytes");
+                let there = [3, 63, 64, 100, 127, 128, 200];
+                for bit in there {
+                    map.set(bit);
+                }
+                let mut met = Vec::new();
+                map.set_run(first, len, |at, bits| {
+                    met.extend(
+                        (0..64_u32)
+                            .filter(|i| bits >> i & 1 != 0)
+                            .map(|i| at + u64::from(i)),
+                    );
+                });
+                let run = first..(first + len).min(250);
+                let expected: Vec<u64> = there
+                    .into_iter()
+                    .filter(|bit| run.contains(bit))
+                    .map(u64::from)
+                    .collect();
+                assert_eq!(met, expected, "{first} + {len}");
+                for bit in 0..250 {
+                    assert_eq!(
+                        map.test(bit),
+                        run.contains(&bit) || there.contains(&bit),
+                        "{first} + {len}: {bit}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn memory_that_is_not_there_is_an_error() {
+        assert!(matches!(
+            zeroed::<u64>(u64::MAX / 8),
+            Err(Error::NoMemory { .. })
+        ));
     }
 }

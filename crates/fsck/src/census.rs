@@ -1,8 +1,9 @@
 //! What pass 1 counts and the later passes ask for.
 
-use ext2dax_sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 
-use crate::bits::BitMap;
+use crate::Error;
+use crate::bits::{BitMap, zeroed};
 use crate::layout::{Layout, ROOT_INO};
 
 /// What an inode is, in one byte. The numbers 1 to 7 are the file types of directory entries.
@@ -23,11 +24,13 @@ impl Kind {
     /// In use by its number alone (reserved inodes).
     pub(crate) const RESERVED: Self = Self(9);
 
+    #[inline]
     pub(crate) fn used(self) -> bool {
         self != Self::FREE
     }
 
     /// The type byte that an entry of this inode has.
+    #[inline]
     pub(crate) fn entry_type(self) -> u8 {
         if self.0 < 8 { self.0 } else { 0 }
     }
@@ -47,14 +50,49 @@ impl Kind {
     }
 }
 
-/// One directory. Parents are learnt in pass 2.
-#[derive(Clone, Copy, Debug)]
+/// One directory. Parents are learnt in pass 2, by all threads at once.
+#[derive(Debug)]
 pub(crate) struct Dir {
     pub(crate) ino: u32,
-    /// Directory that has an entry for it; 0 if none has.
-    pub(crate) parent: u32,
+    /// Directory that has an entry for it; [`NOBODY`] if none has.
+    parent: AtomicU32,
     /// Where its `..` leads; 0 if there is none.
-    pub(crate) dotdot: u32,
+    dotdot: AtomicU32,
+}
+
+/// No directory has this number as its inode: it stands where a parent is not known.
+const NOBODY: u32 = u32::MAX;
+
+impl Dir {
+    pub(crate) fn new(ino: u32) -> Self {
+        Self {
+            ino,
+            parent: AtomicU32::new(NOBODY),
+            dotdot: AtomicU32::new(0),
+        }
+    }
+
+    /// The directory that has an entry for it; 0 if none has.
+    pub(crate) fn parent(&self) -> u32 {
+        match self.parent.load(Ordering::Relaxed) {
+            NOBODY => 0,
+            parent => parent,
+        }
+    }
+
+    /// `parent` has an entry for it. Of several the lowest number wins, whoever comes first. Says whether it is the only
+    /// one so far.
+    pub(crate) fn offer_parent(&self, parent: u32) -> bool {
+        self.parent.fetch_min(parent, Ordering::Relaxed) == NOBODY
+    }
+
+    pub(crate) fn dotdot(&self) -> u32 {
+        self.dotdot.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_dotdot(&self, ino: u32) {
+        self.dotdot.store(ino, Ordering::Relaxed);
+    }
 }
 
 /// A reference to an attribute block.
@@ -100,76 +138,179 @@ impl Counts {
     }
 }
 
-/// The state that the passes share.
+/// The state that the passes share: two bits a block, six bytes an inode, twelve a directory. Where no inode is in use
+/// and no block claimed, the memory is never touched.
 #[derive(Debug)]
 pub(crate) struct Census {
     /// Blocks that something claims.
     pub(crate) claimed: BitMap,
     /// Blocks that are claimed more than once.
     pub(crate) shared: BitMap,
-    /// A byte an inode, a vector a group; empty where a group has no inode in use.
-    kinds: Vec<Vec<u8>>,
-    inodes_per_group: u32,
-    /// Entries that lead to each inode.
-    links: Vec<AtomicU16>,
+    any_shared: AtomicBool,
+    /// By inode number: the kind in the low four bits, above them how many entries lead to it.
+    inodes: Vec<AtomicU32>,
+    /// By inode number: `i_links_count`, so that pass 4 need not come back to the inodes.
+    stored_links: Vec<AtomicU16>,
+    /// Inodes in use in each group.
+    used_in_group: Vec<u32>,
     /// In the order of their numbers.
     pub(crate) dirs: Vec<Dir>,
     pub(crate) counts: Counts,
 }
 
+const KIND: u32 = 0xF;
+const LINK: u32 = 0x10;
+
 impl Census {
-    pub(crate) fn new(layout: &Layout) -> Self {
-        Self {
-            claimed: BitMap::new(layout.blocks.into()),
-            shared: BitMap::new(layout.blocks.into()),
-            kinds: vec![Vec::new(); layout.groups as usize],
-            inodes_per_group: layout.inodes_per_group,
-            links: (0..=layout.inodes).map(|_| AtomicU16::new(0)).collect(),
-            dirs: Vec::new(),
-            counts: Counts::default(),
-        }
-    }
-
-    pub(crate) fn set_group(&mut self, group: u32, kinds: Vec<u8>) {
-        if let Some(slot) = self.kinds.get_mut(group as usize) {
-            *slot = kinds;
-        }
-    }
-
-    pub(crate) fn group_kinds(&self, group: u32) -> &[u8] {
-        self.kinds.get(group as usize).map_or(&[], Vec::as_slice)
-    }
-
-    pub(crate) fn kind(&self, ino: u32) -> Kind {
-        let Some(index) = ino.checked_sub(1) else {
-            return Kind::FREE;
+    /// # Errors
+    /// There is not enough memory.
+    pub(crate) fn new(layout: &Layout) -> Result<Self, Error> {
+        let inodes = u64::from(layout.inodes) + 1;
+        let blocks = u64::from(layout.blocks);
+        let new = || {
+            Ok(Self {
+                claimed: BitMap::new(blocks)?,
+                shared: BitMap::new(blocks)?,
+                any_shared: AtomicBool::new(false),
+                inodes: zeroed(inodes)?,
+                stored_links: zeroed(inodes)?,
+                used_in_group: zeroed(layout.groups.into())?,
+                dirs: Vec::new(),
+                counts: Counts::default(),
+            })
         };
-        let kinds = self.group_kinds(index / self.inodes_per_group);
-        kinds
-            .get((index % self.inodes_per_group) as usize)
-            .map_or(Kind::FREE, |&kind| Kind(kind))
+        let needed = blocks / 4 + 6 * inodes + 4 * u64::from(layout.groups);
+        new().map_err(|_: Error| Error::NoMemory { needed })
+    }
+
+    /// Pass 1: what the inode is, and the links that it counts itself.
+    #[inline]
+    pub(crate) fn set_inode(&self, ino: u32, kind: Kind, links: u16) {
+        if let (Some(inode), Some(stored)) = (
+            self.inodes.get(ino as usize),
+            self.stored_links.get(ino as usize),
+        ) {
+            inode.store(kind.0.into(), Ordering::Relaxed);
+            stored.store(links, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn set_used_in_group(&mut self, group: u32, count: u32) {
+        if let Some(slot) = self.used_in_group.get_mut(group as usize) {
+            *slot = count;
+        }
+    }
+
+    pub(crate) fn used_in_group(&self, group: u32) -> u32 {
+        self.used_in_group.get(group as usize).copied().unwrap_or(0)
+    }
+
+    #[inline]
+    fn kind_of(word: u32) -> Kind {
+        Kind(word.to_le_bytes()[0] & 0xF)
+    }
+
+    #[inline]
+    pub(crate) fn kind(&self, ino: u32) -> Kind {
+        self.inodes.get(ino as usize).map_or(Kind::FREE, |word| {
+            Self::kind_of(word.load(Ordering::Relaxed))
+        })
+    }
+
+    /// The kinds of `count` inodes from `first` on.
+    pub(crate) fn kinds(&self, first: u32, count: u32) -> impl Iterator<Item = Kind> + '_ {
+        let start = (first as usize).min(self.inodes.len());
+        let end = start.saturating_add(count as usize).min(self.inodes.len());
+        self.inodes
+            .get(start..end)
+            .unwrap_or_default()
+            .iter()
+            .map(|word| Self::kind_of(word.load(Ordering::Relaxed)))
+    }
+
+    /// The inodes in use of a group, with what they are.
+    pub(crate) fn used_inodes<'c>(
+        &'c self,
+        layout: &Layout,
+        group: u32,
+    ) -> impl Iterator<Item = (u32, Kind)> + use<'c> {
+        let first = layout.first_ino_of(group);
+        let count = match self.used_in_group(group) {
+            0 => 0,
+            _ => layout.inodes_per_group,
+        };
+        (first..)
+            .zip(self.kinds(first, count))
+            .filter(|(_, kind)| kind.used())
+    }
+
+    /// 64 inodes from `first` on as bits: in use or not.
+    #[inline]
+    pub(crate) fn used_word(&self, first: u32) -> u64 {
+        self.kinds(first, 64)
+            .enumerate()
+            .fold(0, |word, (i, kind)| word | u64::from(kind.used()) << i)
     }
 
     /// Claims a block and remembers if somebody else had it.
+    #[inline]
     pub(crate) fn claim(&self, block: u32) -> bool {
         let taken = self.claimed.set(block);
         if taken {
             self.shared.set(block);
+            self.any_shared.store(true, Ordering::Relaxed);
         }
         taken
     }
 
-    /// One more entry leads to `ino`. The count stays at its largest value once it is there.
+    /// Claims a run of blocks of the file system.
+    #[inline]
+    pub(crate) fn claim_run(&self, first: u32, len: u32) {
+        self.claimed.set_run(first, len, |at, bits| {
+            for i in (0..64).filter(|i| bits >> i & 1 != 0) {
+                self.shared.set(crate::layout::saturate(at + i));
+            }
+            self.any_shared.store(true, Ordering::Relaxed);
+        });
+    }
+
+    /// Whether any block is claimed more than once.
+    pub(crate) fn has_shared(&self) -> bool {
+        self.any_shared.load(Ordering::Relaxed)
+    }
+
+    /// How many blocks are claimed.
+    pub(crate) fn claimed_count(&self, layout: &Layout) -> u64 {
+        (0..u64::from(layout.blocks))
+            .step_by(64)
+            .map(|bit| u64::from(self.claimed.word64(bit).count_ones()))
+            .sum()
+    }
+
+    /// One more entry leads to `ino`.
+    #[inline]
     pub(crate) fn add_link(&self, ino: u32) {
-        if let Some(links) = self.links.get(ino as usize)
-            && links.fetch_add(1, Ordering::Relaxed) == u16::MAX
-        {
-            links.store(u16::MAX, Ordering::Relaxed);
+        if let Some(word) = self.inodes.get(ino as usize) {
+            let before = word.fetch_add(LINK, Ordering::Relaxed);
+            if before >= u32::MAX - LINK {
+                // 268 million entries: far beyond what a count can be, and it stays there.
+                word.fetch_sub(LINK, Ordering::Relaxed);
+            }
         }
     }
 
+    /// Entries that lead to `ino`, or the largest number that a count can be.
     pub(crate) fn links(&self, ino: u32) -> u16 {
-        self.links
+        let word = self
+            .inodes
+            .get(ino as usize)
+            .map_or(0, |word| word.load(Ordering::Relaxed));
+        u16::try_from((word & !KIND) / LINK).unwrap_or(u16::MAX)
+    }
+
+    /// `i_links_count` as pass 1 found it.
+    pub(crate) fn stored_links(&self, ino: u32) -> u16 {
+        self.stored_links
             .get(ino as usize)
             .map_or(0, |links| links.load(Ordering::Relaxed))
     }
@@ -187,7 +328,7 @@ impl Census {
         if ino == ROOT_INO {
             ROOT_INO
         } else {
-            self.dir(ino).map_or(0, |dir| dir.parent)
+            self.dir(ino).map_or(0, Dir::parent)
         }
     }
 }

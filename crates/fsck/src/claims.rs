@@ -18,7 +18,7 @@ pub(crate) fn run(
     threads: usize,
     findings: &mut Vec<Finding>,
 ) {
-    if census.shared.count() == 0 {
+    if !census.has_shared() {
         return;
     }
     let layout = &volume.layout;
@@ -34,20 +34,17 @@ pub(crate) fn run(
     };
     let groups = parallel::map(layout.groups, threads, |group| {
         let mut found = Vec::new();
-        let first = layout.first_ino_of(group);
-        for (ino, &kind) in (first..).zip(census.group_kinds(group)) {
+        for (ino, kind) in census.used_inodes(layout, group) {
             let Some(at) = volume.inode_at(ino) else {
                 continue;
             };
-            if Kind(kind).used() {
-                let subject = Subject {
-                    scan,
-                    ino,
-                    at,
-                    raw: image.inode(at),
-                };
-                found.extend(check_inode(&subject, Kind(kind)));
-            }
+            let subject = Subject {
+                scan,
+                ino,
+                at,
+                raw: image.inode(at),
+            };
+            found.extend(check_inode(&subject, kind));
         }
         found
     });

@@ -1,7 +1,5 @@
 //! Pass 3: is every directory reached from the root, and does its `..` lead back.
 
-use hashbrown::HashSet;
-
 use crate::census::{Census, Dir, Kind};
 use crate::finding::Finding;
 use crate::fix::Fix;
@@ -16,33 +14,46 @@ pub(crate) fn run(image: &Image, volume: &Volume, census: &Census, findings: &mu
     if census.kind(ROOT_INO) != Kind::DIRECTORY {
         findings.push(Finding::new(Code::NoRoot).ino(ROOT_INO).fix(Fix::MakeRoot));
     }
-    let mut done = HashSet::new();
-    for dir in &census.dirs {
-        climb(census, dir, &mut done, findings);
+    let mut climbs = vec![0; census.dirs.len()];
+    for (start, climb) in (0..census.dirs.len()).zip(1..) {
+        climb_from(census, start, climb, &mut climbs, findings);
     }
     for dir in &census.dirs {
         check_dotdot(image, volume, census, dir, findings);
     }
 }
 
-/// Climbs from a directory until the root or a directory that was climbed from before.
-fn climb(census: &Census, dir: &Dir, done: &mut HashSet<u32>, findings: &mut Vec<Finding>) {
-    let mut path = HashSet::new();
-    let mut ino = dir.ino;
-    while ino != ROOT_INO && !done.contains(&ino) {
-        if !path.insert(ino) {
-            findings.push(Finding::new(Code::DirLoop).ino(ino).fix(Fix::Reconnect));
-            break;
+/// Climbs from a directory until the root or a directory that was climbed from before. `climbs` holds for each directory
+/// which climb came through it, 0 for none.
+fn climb_from(
+    census: &Census,
+    start: usize,
+    climb: u32,
+    climbs: &mut [u32],
+    findings: &mut Vec<Finding>,
+) {
+    let mut index = start;
+    while let (Some(dir), Some(seen)) = (census.dirs.get(index), climbs.get_mut(index)) {
+        if dir.ino == ROOT_INO || *seen != 0 {
+            if *seen == climb {
+                findings.push(Finding::new(Code::DirLoop).ino(dir.ino).fix(Fix::Reconnect));
+            }
+            return;
         }
-        let Some(here) = census.dir(ino) else { break };
-        if here.parent == 0 {
-            let finding = Finding::new(Code::Unconnected).ino(ino).found(here.dotdot);
+        *seen = climb;
+        let parent = dir.parent();
+        if parent == 0 {
+            let finding = Finding::new(Code::Unconnected)
+                .ino(dir.ino)
+                .found(dir.dotdot());
             findings.push(finding.fix(Fix::Reconnect));
-            break;
+            return;
         }
-        ino = here.parent;
+        let Some(next) = census.dir_index(parent) else {
+            return;
+        };
+        index = next;
     }
-    done.extend(path);
 }
 
 fn check_dotdot(
@@ -53,7 +64,8 @@ fn check_dotdot(
     findings: &mut Vec<Finding>,
 ) {
     let parent = census.parent(dir.ino);
-    if parent == 0 || dir.dotdot == parent || dir.dotdot == 0 {
+    let dotdot = dir.dotdot();
+    if parent == 0 || dotdot == parent || dotdot == 0 {
         return;
     }
     let Some(at) = dotdot_at(image, volume, dir.ino) else {
@@ -61,7 +73,7 @@ fn check_dotdot(
     };
     let finding = Finding::new(Code::DotdotParent)
         .ino(dir.ino)
-        .found(dir.dotdot)
+        .found(dotdot)
         .expected(parent);
     findings.push(finding.fix(Fix::word(at, parent)));
 }

@@ -5,6 +5,7 @@
 
 mod block;
 mod htree;
+mod names;
 
 pub(crate) use block::{Entry, decode_rec_len};
 
@@ -12,31 +13,21 @@ use crate::census::{Census, Dir, Kind};
 use crate::finding::Finding;
 use crate::fix::Fix;
 use crate::image::Image;
-use crate::layout::ROOT_INO;
 use crate::open::Volume;
 use crate::parallel;
 use crate::problem::Code;
 use crate::progress::Progress;
 use crate::scan::{Scan, Slot, Subject, TreeWalk, Visit};
 
-/// How many directories a thread takes at a time.
-const BATCH: u32 = 64;
-
-/// An entry that leads to a directory.
-#[derive(Clone, Debug)]
-struct DirLink {
-    child: u32,
-    parent: u32,
-    block: u32,
-    offset: u32,
-}
+/// How many directories a thread takes at a time, at most.
+const BATCH: usize = 64;
 
 /// What the check of some directories found.
 #[derive(Debug, Default)]
 struct DirScan {
     findings: Vec<Finding>,
-    links: Vec<DirLink>,
-    dotdots: Vec<(u32, u32)>,
+    /// Directories to which more than one entry leads.
+    second_names: Vec<u32>,
 }
 
 /// One block of a directory; `block` 0 is a hole.
@@ -50,89 +41,92 @@ pub(crate) struct DirBlock {
 pub(crate) fn run(
     image: &Image,
     volume: &Volume,
-    census: &mut Census,
+    census: &Census,
     threads: usize,
     progress: &Progress,
     findings: &mut Vec<Finding>,
 ) {
-    let dirs = std::mem::take(&mut census.dirs);
     let again = crate::scan::again_budget(&volume.layout);
-    let batches = u32::try_from(dirs.len().div_ceil(BATCH as usize)).unwrap_or(u32::MAX);
-    let scans = {
-        let census = &*census;
-        let scan = Scan {
-            image,
-            volume,
-            census,
-            low_dtime: false,
-            orphans: &[],
-            now: 0,
-            again: &again,
-        };
-        parallel::map(batches, threads, |batch| {
-            progress.step(2, batch, batches);
-            let mut out = DirScan::default();
-            let first = batch as usize * BATCH as usize;
-            let mut blocks = block::Scratch::new(&volume.layout);
-            for dir in dirs.iter().skip(first).take(BATCH as usize) {
-                check_dir(scan, dir, &mut blocks, &mut out);
-            }
-            out
-        })
-    };
-    census.dirs = dirs;
+    let scan = plain_scan(image, volume, census, &again);
+    // Small batches where there are few directories: the last one must not keep all others waiting.
+    let batch_len = (census.dirs.len() / (threads * 16)).clamp(1, BATCH);
+    let batches: Vec<&[Dir]> = census.dirs.chunks(batch_len).collect();
+    let count = u32::try_from(batches.len()).unwrap_or(u32::MAX);
+    let scans = parallel::map(count, threads, |batch| {
+        progress.step(2, batch, count);
+        let mut out = DirScan::default();
+        let mut scratch = block::Scratch::new(&volume.layout);
+        let mut blocks = Vec::new();
+        for dir in batches.get(batch as usize).copied().unwrap_or_default() {
+            check_dir(scan, dir, &mut blocks, &mut scratch, &mut out);
+        }
+        out
+    });
+    let mut second_names = Vec::new();
     for scan in scans {
         findings.extend(scan.findings);
-        for (ino, dotdot) in scan.dotdots {
-            if let Some(dir) = census.dir_index(ino).and_then(|i| census.dirs.get_mut(i)) {
-                dir.dotdot = dotdot;
+        second_names.extend(scan.second_names);
+    }
+    if !second_names.is_empty() {
+        second_names.sort_unstable();
+        report_second_names(scan, &second_names, findings);
+    }
+}
+
+fn plain_scan<'a>(
+    image: &'a Image,
+    volume: &'a Volume,
+    census: &'a Census,
+    again: &'a std::sync::atomic::AtomicU32,
+) -> Scan<'a> {
+    Scan {
+        image,
+        volume,
+        census,
+        low_dtime: false,
+        orphans: &[],
+        now: 0,
+        again,
+    }
+}
+
+/// The first entry that leads to a directory is its name; any other is one too many. Threads have only seen that there
+/// are others: which comes first is decided here, in the order of the directories.
+fn report_second_names(scan: Scan<'_>, children: &[u32], findings: &mut Vec<Finding>) {
+    let mut named = hashbrown::HashSet::new();
+    let layout = &scan.volume.layout;
+    let mut bytes = vec![0; layout.block_size as usize];
+    for_each_block(scan.image, scan.volume, scan.census, |subject, place| {
+        scan.image.read(layout.at(place.block), &mut bytes);
+        let mut offset = 0;
+        let mut nth = if place.lblk == 0 { 0_u32 } else { 2 };
+        while let Some(entry) = Entry::parse(&bytes, offset) {
+            let wanted = nth >= 2 && children.binary_search(&entry.ino).is_ok();
+            if wanted && block::leads(subject, &entry) && !named.insert(entry.ino) {
+                let at = layout.at(place.block) + offset as u64;
+                let finding = Finding::new(Code::LinkDir)
+                    .ino(entry.ino)
+                    .parent(subject.ino)
+                    .block(place.block)
+                    .name(entry.name)
+                    .at(offset as u64)
+                    .found(scan.census.parent(entry.ino));
+                findings.push(finding.fix(Fix::word(at, 0)));
             }
+            offset += entry.rec_len;
+            nth = nth.saturating_add(1);
         }
-        for link in scan.links {
-            learn_parent(image, volume, census, &link, findings);
-        }
-    }
+        true
+    });
 }
 
-/// The first entry that leads to a directory is its name; any other is one too many.
-fn learn_parent(
-    image: &Image,
-    volume: &Volume,
-    census: &mut Census,
-    link: &DirLink,
-    findings: &mut Vec<Finding>,
+fn check_dir(
+    scan: Scan<'_>,
+    dir: &Dir,
+    blocks: &mut Vec<DirBlock>,
+    scratch: &mut block::Scratch,
+    out: &mut DirScan,
 ) {
-    let Some(dir) = census
-        .dir_index(link.child)
-        .and_then(|i| census.dirs.get_mut(i))
-    else {
-        return;
-    };
-    if dir.parent == 0 && link.child != ROOT_INO {
-        dir.parent = link.parent;
-        return;
-    }
-    let at = volume.layout.at(link.block) + u64::from(link.offset);
-    let mut head = [0_u8; 263];
-    let room = (volume.layout.block_size - link.offset).min(263) as usize;
-    if let Some(head) = head.get_mut(..room) {
-        image.read(at, head);
-    }
-    let name = head.get(8..8 + usize::from(head[6])).unwrap_or_default();
-    let finding = Finding::new(Code::LinkDir)
-        .ino(link.child)
-        .parent(link.parent)
-        .block(link.block);
-    findings.push(
-        finding
-            .name(name)
-            .at(link.offset.into())
-            .found(dir.parent)
-            .fix(Fix::word(at, 0)),
-    );
-}
-
-fn check_dir(scan: Scan<'_>, dir: &Dir, scratch: &mut block::Scratch, out: &mut DirScan) {
     let Some(at) = scan.volume.inode_at(dir.ino) else {
         return;
     };
@@ -142,10 +136,10 @@ fn check_dir(scan: Scan<'_>, dir: &Dir, scratch: &mut block::Scratch, out: &mut 
         at,
         raw: scan.image.inode(at),
     };
-    let blocks = list_blocks(&subject);
-    scratch.start_dir();
-    let mut index = htree::Index::start(&subject, &blocks);
-    for &dir_block in &blocks {
+    list_blocks(&subject, blocks);
+    scratch.start_dir(blocks.len());
+    let mut index = htree::Index::start(&subject, blocks);
+    for &dir_block in blocks.iter() {
         if dir_block.block == 0 {
             let finding = Finding::new(Code::DirHole)
                 .ino(dir.ino)
@@ -155,7 +149,7 @@ fn check_dir(scan: Scan<'_>, dir: &Dir, scratch: &mut block::Scratch, out: &mut 
             }));
             continue;
         }
-        block::check(&subject, dir_block, scratch, index.as_mut(), out);
+        block::check(&subject, dir, dir_block, scratch, index.as_mut(), out);
     }
     if let Some(index) = index {
         index.finish(&subject, &mut out.findings);
@@ -163,38 +157,33 @@ fn check_dir(scan: Scan<'_>, dir: &Dir, scratch: &mut block::Scratch, out: &mut 
 }
 
 /// The blocks of a directory in order. Holes up to the last mapped block are listed; block 0 always is.
-fn list_blocks(subject: &Subject<'_>) -> Vec<DirBlock> {
-    let mut mapped = Vec::new();
+fn list_blocks(subject: &Subject<'_>, all: &mut Vec<DirBlock>) {
+    all.clear();
     let mut findings = Vec::new();
-    let shared = subject.scan.census.shared.count() != 0;
+    let shared = subject.scan.census.has_shared();
     let most = subject.scan.volume.layout.blocks as usize;
     let mut walk = TreeWalk::new(subject, Kind::DIRECTORY, &mut findings);
     walk.run(&mut |_, slot: Slot| {
-        if slot.level == 0 && mapped.len() < most {
-            mapped.push(DirBlock {
-                lblk: crate::layout::saturate(slot.lblk),
-                block: slot.block,
-            });
+        if slot.level == 0 && all.len() < most {
+            let lblk = crate::layout::saturate(slot.lblk);
+            // A hole of a hostile directory can be longer than the file system; some findings say enough.
+            let next = all
+                .last()
+                .map_or(Some(0), |last: &DirBlock| last.lblk.checked_add(1));
+            if let Some(next) = next {
+                let gap = lblk.saturating_sub(next).min(64);
+                let hole = |lblk| DirBlock { lblk, block: 0 };
+                all.extend((next..next.saturating_add(gap)).map(hole));
+            }
+            let block = slot.block;
+            all.push(DirBlock { lblk, block });
         }
         // Without shared blocks the tree is a tree; with them its walk needs a limit.
         if shared { Visit::Again } else { Visit::Claimed }
     });
-    let mut all = Vec::with_capacity(mapped.len());
-    for dir_block in mapped {
-        // A hole of a hostile directory can be longer than the file system; one finding says enough.
-        if let Some(next) = all
-            .last()
-            .map_or(Some(0), |last: &DirBlock| last.lblk.checked_add(1))
-        {
-            let gap = dir_block.lblk.saturating_sub(next).min(64);
-            all.extend((next..next.saturating_add(gap)).map(|lblk| DirBlock { lblk, block: 0 }));
-        }
-        all.push(dir_block);
-    }
     if all.is_empty() {
         all.push(DirBlock { lblk: 0, block: 0 });
     }
-    all
 }
 
 /// Shows every mapped block of every directory to `visit` until it answers false.
@@ -202,18 +191,10 @@ pub(crate) fn for_each_block(
     image: &Image,
     volume: &Volume,
     census: &Census,
-    mut visit: impl FnMut(&Dir, DirBlock) -> bool,
+    mut visit: impl FnMut(&Subject<'_>, DirBlock) -> bool,
 ) {
     let again = crate::scan::again_budget(&volume.layout);
-    let scan = Scan {
-        image,
-        volume,
-        census,
-        low_dtime: false,
-        orphans: &[],
-        now: 0,
-        again: &again,
-    };
+    let scan = plain_scan(image, volume, census, &again);
     for dir in &census.dirs {
         let Some(at) = volume.inode_at(dir.ino) else {
             continue;
@@ -224,10 +205,13 @@ pub(crate) fn for_each_block(
             at,
             raw: image.inode(at),
         };
-        for place in list_blocks(&subject) {
-            if place.block != 0 && !visit(dir, place) {
-                return;
-            }
+        let mut go_on = true;
+        for_each_block_until(&subject, |place| {
+            go_on = visit(&subject, place);
+            go_on
+        });
+        if !go_on {
+            return;
         }
     }
 }
@@ -238,28 +222,25 @@ pub(crate) fn for_each_block_of(
     volume: &Volume,
     census: &Census,
     ino: u32,
-    mut visit: impl FnMut(DirBlock) -> bool,
+    visit: impl FnMut(DirBlock) -> bool,
 ) {
     let again = crate::scan::again_budget(&volume.layout);
-    let scan = Scan {
-        image,
-        volume,
-        census,
-        low_dtime: false,
-        orphans: &[],
-        now: 0,
-        again: &again,
-    };
     let Some(at) = volume.inode_at(ino) else {
         return;
     };
     let subject = Subject {
-        scan,
+        scan: plain_scan(image, volume, census, &again),
         ino,
         at,
         raw: image.inode(at),
     };
-    for place in list_blocks(&subject) {
+    for_each_block_until(&subject, visit);
+}
+
+fn for_each_block_until(subject: &Subject<'_>, mut visit: impl FnMut(DirBlock) -> bool) {
+    let mut blocks = Vec::new();
+    list_blocks(subject, &mut blocks);
+    for place in blocks {
         if place.block != 0 && !visit(place) {
             return;
         }

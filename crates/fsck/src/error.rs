@@ -51,6 +51,11 @@ pub enum Error {
         /// The journal wants to be replayed first.
         recovery: bool,
     },
+    /// There is not enough memory for the check.
+    NoMemory {
+        /// Bytes that it needs.
+        needed: u64,
+    },
     /// A revision that nobody has defined.
     Revision {
         /// `s_rev_level`.
@@ -132,6 +137,11 @@ impl Display for Error {
             Self::NotRepaired { .. } => write!(
                 f,
                 "not repaired: the journal has to be replayed first (use e2fsck)"
+            ),
+            Self::NoMemory { needed } => write!(
+                f,
+                "not enough memory: the check needs {} MiB",
+                needed.div_ceil(1 << 20)
             ),
             Self::Revision { revision } => write!(f, "unknown revision {revision}"),
         }

@@ -3,7 +3,7 @@
 use ext2dax_format::RawInode;
 use ext2dax_pmem::{Off, Pmem};
 use zerocopy::little_endian::{U16, U32};
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::{FromBytes, FromZeros as _, IntoBytes};
 
 use crate::fix::{Patch, Width};
 
@@ -43,8 +43,9 @@ impl Image {
         at == crate::layout::SUPER_AT
     }
 
+    /// Copies bytes out. A check looks at nearly everything once: see [`Pmem::read_once`].
     pub(crate) fn read(&self, at: u64, to: &mut [u8]) {
-        self.pmem.read(at, to);
+        self.pmem.read_once(at, to);
     }
 
     pub(crate) fn value<T: FromBytes + IntoBytes>(&self, at: u64) -> T {
@@ -52,7 +53,9 @@ impl Image {
     }
 
     pub(crate) fn inode(&self, at: u64) -> RawInode {
-        self.value(at)
+        let mut raw = RawInode::new_zeroed();
+        self.read(at, raw.as_mut_bytes());
+        raw
     }
 
     /// Stores one word and waits until it is durable: repairs are few, and each must be whole before the next starts.

@@ -339,6 +339,17 @@ impl Layout {
         ]
     }
 
+    /// Whether superblock or descriptors take one of the blocks from `first` to before `end`, all of which lie in `group`.
+    pub(crate) fn fixed_meets(&self, group: u32, first: u32, end: u32) -> bool {
+        // Only absurdly small groups are shorter than their descriptors.
+        let reach = (self.desc_blocks + self.reserved_gdt + 1) / self.blocks_per_group;
+        (group.saturating_sub(reach)..=group).any(|group| {
+            self.fixed_metadata(group)
+                .into_iter()
+                .any(|(start, count)| start < end && first < start.saturating_add(count))
+        })
+    }
+
     /// Block pointers in an indirect block.
     pub(crate) fn addrs(&self) -> u32 {
         self.block_size / 4

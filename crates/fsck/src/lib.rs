@@ -118,21 +118,14 @@ pub(crate) fn check_image(image: &Image, options: &CheckOptions) -> Result<Check
     preamble::check_resize_inode(image, &volume, &mut findings);
     let orphans = preamble::check_orphans(image, &volume, &mut findings);
     lap(Pass::Preamble);
-    let mut census = scan::run(image, &volume, &orphans, threads, progress, &mut findings);
+    let census = scan::run(image, &volume, &orphans, threads, progress, &mut findings)?;
     claims::run(image, &volume, &census, threads, &mut findings);
     lap(Pass::Inodes);
-    dirs::run(
-        image,
-        &volume,
-        &mut census,
-        threads,
-        progress,
-        &mut findings,
-    );
+    dirs::run(image, &volume, &census, threads, progress, &mut findings);
     lap(Pass::Directories);
     connect::run(image, &volume, &census, &mut findings);
     lap(Pass::Connectivity);
-    links::run(image, &volume, &census, &mut findings);
+    links::run(image, &volume, &census, threads, &mut findings);
     lap(Pass::Links);
     bitmaps::run(image, &volume, &census, threads, progress, &mut findings);
     lap(Pass::Bitmaps);

@@ -7,6 +7,7 @@ use crate::fix::Fix;
 use crate::image::Image;
 use crate::layout::{ROOT_INO, feature};
 use crate::open::Volume;
+use crate::parallel;
 use crate::problem::Code;
 use crate::scan::field;
 
@@ -14,37 +15,42 @@ use crate::scan::field;
 const DIR_LINKS_MAX: u16 = 65_000;
 
 /// Runs pass 4.
-pub(crate) fn run(image: &Image, volume: &Volume, census: &Census, findings: &mut Vec<Finding>) {
+pub(crate) fn run(
+    image: &Image,
+    volume: &Volume,
+    census: &Census,
+    threads: usize,
+    findings: &mut Vec<Finding>,
+) {
     let layout = &volume.layout;
-    for group in 0..layout.groups {
-        let first = layout.first_ino_of(group);
-        for (ino, &kind) in (first..).zip(census.group_kinds(group)) {
-            if Kind(kind).used() && (ino == ROOT_INO || ino >= layout.first_ino) {
-                check_inode(image, volume, census, ino, findings);
+    let groups = parallel::map(layout.groups, threads, |group| {
+        let mut found = Vec::new();
+        for (ino, kind) in census.used_inodes(layout, group) {
+            let counts = ino == ROOT_INO || ino >= layout.first_ino;
+            if counts && census.links(ino) != census.stored_links(ino) {
+                check_inode(image, volume, census, (ino, kind), &mut found);
             }
         }
-    }
+        found
+    });
+    findings.extend(groups.into_iter().flatten());
 }
 
 fn check_inode(
     image: &Image,
     volume: &Volume,
     census: &Census,
-    ino: u32,
+    (ino, kind): (u32, Kind),
     findings: &mut Vec<Finding>,
 ) {
     let Some(at) = links_at(volume, ino) else {
         return;
     };
-    let found = image.le16(at);
+    let found = census.stored_links(ino);
     let mut counted = census.links(ino);
-    let kind = census.kind(ino);
     let nlink = volume.layout.ro_compat & feature::RO_DIR_NLINK != 0;
     if kind == Kind::DIRECTORY && counted > DIR_LINKS_MAX && nlink {
         counted = 1;
-    }
-    if counted == 0 && found == 0 {
-        return;
     }
     if counted == 0 {
         let empty = image.le32(at - field::LINKS + field::BLOCKS) == 0;

@@ -5,7 +5,6 @@
 
 use ext2dax_format::{FileType, RawSuperblock};
 
-use crate::bits::BitMap;
 use crate::finding::Finding;
 use crate::fix::{Fix, Patch};
 use crate::image::Image;
@@ -31,11 +30,38 @@ pub(crate) struct Volume {
     pub(crate) copy: u32,
     pub(crate) layout: Layout,
     pub(crate) places: Vec<GroupPlaces>,
-    /// Blocks of superblocks, descriptors, bitmaps and inode tables.
-    pub(crate) metadata: BitMap,
+}
+
+impl GroupPlaces {
+    /// The runs of blocks of the bitmaps and the table that have a place.
+    pub(crate) fn runs(&self, layout: &Layout) -> impl Iterator<Item = (u32, u32)> {
+        [
+            (self.block_bitmap, 1),
+            (self.inode_bitmap, 1),
+            (self.inode_table, layout.table_blocks),
+        ]
+        .into_iter()
+        .filter(|&(first, _)| first != 0)
+    }
+
+    fn meets(&self, layout: &Layout, first: u32, end: u32) -> bool {
+        self.runs(layout)
+            .any(|(start, count)| start < end && first < start.saturating_add(count))
+    }
 }
 
 impl Volume {
+    /// Whether a block belongs to a superblock, the descriptors, a bitmap or an inode table.
+    pub(crate) fn is_metadata(&self, block: u32) -> bool {
+        let group = self.layout.group_of_block(block);
+        let end = block.saturating_add(1);
+        self.layout.fixed_meets(group, block, end)
+            || self
+                .places
+                .get(group as usize)
+                .is_some_and(|places| places.meets(&self.layout, block, end))
+    }
+
     /// Byte offset of an inode, unless its table has no place.
     pub(crate) fn inode_at(&self, ino: u32) -> Option<u64> {
         if ino == 0 || ino > self.layout.inodes {
@@ -240,28 +266,20 @@ fn load_with(
     copy: u32,
     layout: Layout,
 ) -> (Volume, Vec<Finding>) {
-    let metadata = BitMap::new(layout.blocks.into());
-    for group in 0..layout.groups {
-        for (first, count) in layout.fixed_metadata(group) {
-            let last = first.saturating_add(count).min(layout.blocks);
-            metadata.set_run(first, last.saturating_sub(first));
-        }
-    }
     let mut wrong = Vec::new();
     let mut places = Vec::with_capacity(layout.groups as usize);
     for group in 0..layout.groups {
         let at = layout.desc_at(group, copy);
-        let mut place = |code: Code, field: u64, count: u32| {
+        let mut place = |taken: &GroupPlaces, code: Code, field: u64, count: u32| {
             if at.saturating_add(32) > layout.at(layout.blocks) {
                 return 0;
             }
             let block = image.le32(at + field);
-            let range = layout.group_first(group)
-                ..layout
-                    .group_first(group)
-                    .saturating_add(layout.group_len(group));
+            let first = layout.group_first(group);
+            let range = first..first.saturating_add(layout.group_len(group));
             let end = block.saturating_add(count);
-            let free = || (block..end).all(|b| !metadata.test(b));
+            let free =
+                || !layout.fixed_meets(group, block, end) && !taken.meets(&layout, block, end);
             if !range.contains(&block) || end > range.end || !free() {
                 wrong.push(
                     Finding::new(code)
@@ -271,7 +289,6 @@ fn load_with(
                 );
                 return 0;
             }
-            metadata.set_run(block, count);
             block
         };
         // Where a bitmap and the table claim the same block, the table is right if it reads like one: a bitmap can be
@@ -283,16 +300,16 @@ fn load_with(
         let table_first = met && looks_like_table(image, &layout, group, table);
         let mut found = GroupPlaces::default();
         if table_first {
-            found.inode_table = place(Code::GroupInodeTable, 8, layout.table_blocks);
+            found.inode_table = place(&found, Code::GroupInodeTable, 8, layout.table_blocks);
         }
-        found.block_bitmap = place(Code::GroupBlockBitmap, 0, 1);
-        found.inode_bitmap = place(Code::GroupInodeBitmap, 4, 1);
+        found.block_bitmap = place(&found, Code::GroupBlockBitmap, 0, 1);
+        found.inode_bitmap = place(&found, Code::GroupInodeBitmap, 4, 1);
         if !table_first {
-            found.inode_table = place(Code::GroupInodeTable, 8, layout.table_blocks);
+            found.inode_table = place(&found, Code::GroupInodeTable, 8, layout.table_blocks);
         }
         places.push(found);
     }
-    suspect_first_table(image, &layout, &metadata, &mut places, &mut wrong);
+    suspect_first_table(image, &layout, &mut places, &mut wrong);
     (
         Volume {
             sb,
@@ -300,7 +317,6 @@ fn load_with(
             copy,
             layout,
             places,
-            metadata,
         },
         wrong,
     )
@@ -320,7 +336,6 @@ fn image_word(image: &Image, layout: &Layout, at: u64) -> u32 {
 fn suspect_first_table(
     image: &Image,
     layout: &Layout,
-    metadata: &BitMap,
     places: &mut [GroupPlaces],
     wrong: &mut Vec<Finding>,
 ) {
@@ -335,9 +350,13 @@ fn suspect_first_table(
     let end = start
         .saturating_add(layout.group_len(0))
         .saturating_sub(layout.table_blocks);
+    let others = GroupPlaces {
+        inode_table: 0,
+        ..*first
+    };
     let free = |at: u32| {
-        (at..at.saturating_add(layout.table_blocks))
-            .all(|b| !metadata.test(b) || table.contains(&b))
+        let end = at.saturating_add(layout.table_blocks);
+        !layout.fixed_meets(0, at, end) && !others.meets(layout, at, end)
     };
     let found = (start..=end).take(4096).find(|&at| {
         at != table.start

@@ -1,8 +1,7 @@
 //! Work spread over a few threads that live only as long as the call.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
-
-use ext2dax_sync::atomic::{AtomicU32, Ordering};
 
 /// Calls `work` for every number below `count` on up to `threads` threads, the caller's one included. The answers come
 /// back in the order of the numbers.

@@ -5,6 +5,7 @@
 
 mod blocks;
 mod inode;
+mod quick;
 mod special;
 mod tree;
 mod xattr;
@@ -12,8 +13,9 @@ mod xattr;
 pub(crate) use inode::{Subject, field, flag};
 pub(crate) use tree::{Slot, TreeWalk, Visit};
 
-use ext2dax_sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::Error;
 use crate::census::{Census, Counts, Dir, Kind, XattrRef};
 use crate::finding::Finding;
 use crate::fix::{Fix, Patch};
@@ -24,11 +26,13 @@ use crate::parallel;
 use crate::problem::Code;
 use crate::progress::Progress;
 
+/// Bytes of an inode table that are read at a time; they stay in the second-level cache.
+const PIECE: usize = 64 << 10;
+
 /// What the scan of one group found.
 #[derive(Debug, Default)]
 pub(crate) struct GroupScan {
     pub(crate) findings: Vec<Finding>,
-    pub(crate) kinds: Vec<u8>,
     pub(crate) dirs: Vec<Dir>,
     pub(crate) xattrs: Vec<XattrRef>,
     pub(crate) counts: Counts,
@@ -73,9 +77,9 @@ pub(crate) fn run(
     threads: usize,
     progress: &Progress,
     findings: &mut Vec<Finding>,
-) -> Census {
+) -> Result<Census, Error> {
     let layout = &volume.layout;
-    let mut census = Census::new(layout);
+    let mut census = Census::new(layout)?;
     claim_metadata(volume, &census);
     let inodes = layout.inodes;
     let low = |time: u32| time != 0 && time < inodes;
@@ -98,7 +102,7 @@ pub(crate) fn run(
     let mut xattrs = Vec::new();
     for (group, scan) in (0..).zip(scans) {
         findings.extend(scan.findings);
-        census.set_group(group, scan.kinds);
+        census.set_used_in_group(group, crate::layout::saturate(scan.counts.inodes()));
         census.dirs.extend(scan.dirs);
         census.counts.add(&scan.counts);
         xattrs.extend(scan.xattrs);
@@ -108,7 +112,7 @@ pub(crate) fn run(
     if census.counts.large != 0 {
         check_large_file(volume, findings);
     }
-    census
+    Ok(census)
 }
 
 /// Files of 2 GiB and more want their feature, and with it a revision in which features mean something.
@@ -137,22 +141,13 @@ pub(crate) fn now() -> u32 {
 
 fn claim_metadata(volume: &Volume, census: &Census) {
     let layout = &volume.layout;
-    for group in 0..layout.groups {
-        for (first, count) in layout.fixed_metadata(group) {
-            let last = first.saturating_add(count).min(layout.blocks);
-            census.claimed.set_run(first, last.saturating_sub(first));
-        }
-    }
-    for places in &volume.places {
-        if places.inode_table != 0 {
-            census
-                .claimed
-                .set_run(places.inode_table, layout.table_blocks);
-        }
-        for bitmap in [places.block_bitmap, places.inode_bitmap] {
-            if bitmap != 0 {
-                census.claimed.set(bitmap);
-            }
+    for (group, places) in (0..).zip(&volume.places) {
+        for (first, count) in layout
+            .fixed_metadata(group)
+            .into_iter()
+            .chain(places.runs(layout))
+        {
+            census.claimed.set_run(first, count, |_, _| {});
         }
     }
 }
@@ -161,31 +156,46 @@ fn scan_group(scan: Scan<'_>, group: u32) -> GroupScan {
     let layout = &scan.volume.layout;
     let mut out = GroupScan::default();
     let first = layout.first_ino_of(group);
-    let mut buffer = vec![0; layout.block_size as usize];
-    for ino in first..first.saturating_add(layout.inodes_per_group) {
-        let Some(at) = scan.volume.inode_at(ino) else {
-            break;
-        };
-        // Most inodes of most groups are free: two loads decide, without a copy of the inode.
-        if ino >= layout.first_ino && scan.image.le16(at + 26) == 0 {
-            inode::check_free(scan, ino, at, &mut out);
-            continue;
-        }
-        let kind = inode::check(scan, ino, at, &mut buffer, &mut out);
-        if kind.used() {
-            set_kind(&mut out, layout.inodes_per_group, ino - first, kind);
+    let Some(start) = scan.volume.inode_at(first) else {
+        return out;
+    };
+    let end = first.saturating_add(layout.inodes_per_group);
+    let inode_size = layout.inode_size as usize;
+    // A piece of the table at a time: one copy of some kilobytes costs less than many of some bytes.
+    let len = PIECE.min(layout.inodes_per_group as usize * inode_size);
+    let mut table = vec![0; len];
+    let mut buffer = Vec::new();
+    for (piece, first) in (0_u64..).zip((first..end).step_by(len / inode_size)) {
+        let block_at = start + piece * len as u64;
+        let rest = (end - first) as usize * inode_size;
+        table.truncate(rest);
+        scan.image.read(block_at, &mut table);
+        for (index, (ino, bytes)) in (0_u64..).zip((first..end).zip(table.chunks_exact(inode_size)))
+        {
+            let at = block_at + index * u64::from(layout.inode_size);
+            if ino >= layout.first_ino {
+                if bytes.get(26..28) == Some(&[0, 0]) {
+                    inode::check_free(scan, ino, at, bytes, &mut out);
+                    continue;
+                }
+                if let Some((kind, links)) = quick::check(scan, ino, bytes, &mut out) {
+                    note(scan.census, &mut out, ino, kind, links);
+                    continue;
+                }
+            }
+            buffer.resize(layout.block_size as usize, 0);
+            let kind = inode::check(scan, (ino, at), bytes, &mut buffer, &mut out);
+            if kind.used() {
+                let links = scan.image.le16(at + field::LINKS);
+                note(scan.census, &mut out, ino, kind, links);
+            }
         }
     }
     out
 }
 
-fn set_kind(out: &mut GroupScan, inodes_per_group: u32, index: u32, kind: Kind) {
-    if out.kinds.is_empty() {
-        out.kinds = vec![0; inodes_per_group as usize];
-    }
-    if let Some(slot) = out.kinds.get_mut(index as usize) {
-        *slot = kind.0;
-    }
+fn note(census: &Census, out: &mut GroupScan, ino: u32, kind: Kind, links: u16) {
+    census.set_inode(ino, kind, links);
     if let Some(count) = out.counts.kinds.get_mut(usize::from(kind.0)) {
         *count += 1;
     }

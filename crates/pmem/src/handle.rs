@@ -151,6 +151,17 @@ impl Pmem {
         self.window.read(at, to);
     }
 
+    /// [`Pmem::read`] of bytes that will hardly be asked for again, such as a table that a checker goes through once. A page
+    /// of a file in the page cache is cheaper to copy by a call of the operating system than to map, and a hole in the
+    /// file stays a hole; memory that is the medium itself is read in place.
+    #[track_caller]
+    pub fn read_once(&self, at: u64, to: &mut [u8]) {
+        self.window.check_span(at, to.len());
+        if !self.window.region().read_once(self.origin + at, to) {
+            self.window.read(at, to);
+        }
+    }
+
     /// Copies a structure out; its fields may be from different moments.
     #[inline]
     #[track_caller]

@@ -179,6 +179,10 @@ unsafe impl PmemRegion for crate::open::FileRegion {
         })
     }
 
+    fn read_once(&self, at: u64, to: &mut [u8]) -> bool {
+        self.read_past_mapping(at, to)
+    }
+
     fn writable(&self) -> bool {
         self.mapping().writable()
     }

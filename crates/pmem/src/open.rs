@@ -233,6 +233,17 @@ impl FileRegion {
         u32::try_from(self.offset / 4096 % 512).ok()
     }
 
+    /// Reads by a call where that and the mapping see one page cache.
+    pub(crate) fn read_past_mapping(&self, at: u64, to: &mut [u8]) -> bool {
+        use std::os::unix::fs::FileExt as _;
+        match self.medium {
+            Medium::DaxDevice | Medium::DaxFile => false,
+            Medium::File | Medium::MemoryFile | Medium::BlockDevice => {
+                self.file.read_exact_at(to, self.offset + at).is_ok()
+            }
+        }
+    }
+
     pub(crate) fn sync_range(&self, range: Range<u64>) -> io::Result<()> {
         match self.medium {
             // Both answer an error to msync, and need none.

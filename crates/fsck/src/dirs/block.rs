@@ -1,12 +1,10 @@
 //! One directory block: its entries, one by one.
 
-use std::hash::BuildHasher;
-
-use hashbrown::{DefaultHashBuilder, HashSet};
-
 use super::htree::Index;
-use super::{DirBlock, DirLink, DirScan};
-use crate::census::Kind;
+use super::names::Names;
+use super::{DirBlock, DirScan};
+use crate::census::{Dir, Kind};
+use crate::dirs;
 use crate::finding::Finding;
 use crate::fix::Fix;
 use crate::layout::{Layout, ROOT_INO};
@@ -20,30 +18,17 @@ pub(super) struct Scratch {
     names: Names,
 }
 
-/// Hashes of the names of one directory. 64 bits with a random seed: that two names of one directory meet by chance is
-/// beyond anybody's images, and the repair compares the names themselves.
-#[derive(Debug, Default)]
-struct Names {
-    hasher: DefaultHashBuilder,
-    hashes: HashSet<u64>,
-}
-
-impl Names {
-    fn is_new(&mut self, name: &[u8]) -> bool {
-        self.hashes.insert(self.hasher.hash_one(name))
-    }
-}
-
 impl Scratch {
     pub(super) fn new(layout: &Layout) -> Self {
         Self {
             bytes: vec![0; layout.block_size as usize],
-            names: Names::default(),
+            names: Names::new(),
         }
     }
 
-    pub(super) fn start_dir(&mut self) {
-        self.names.hashes.clear();
+    /// Starts on a directory of so many blocks.
+    pub(super) fn start_dir(&mut self, blocks: usize) {
+        self.names.start(blocks.saturating_mul(self.bytes.len()));
     }
 }
 
@@ -59,6 +44,7 @@ pub(crate) struct Entry<'b> {
 
 impl<'b> Entry<'b> {
     /// The entry at `offset`; `None` if its lengths cannot be.
+    #[inline]
     pub(crate) fn parse(bytes: &'b [u8], offset: usize) -> Option<Self> {
         let head: [u8; 8] = bytes.get(offset..offset.checked_add(8)?)?.try_into().ok()?;
         let rec_len = decode_rec_len(u16::from_le_bytes([head[4], head[5]]), bytes.len());
@@ -83,6 +69,7 @@ impl<'b> Entry<'b> {
 }
 
 /// With blocks of 64 KiB, 0 and 65,535 mean the whole block (Linux `ext4/directory.rst`).
+#[inline]
 pub(crate) fn decode_rec_len(raw: u16, block_size: usize) -> usize {
     match raw {
         0 | u16::MAX if block_size == 65_536 => 65_536,
@@ -93,6 +80,7 @@ pub(crate) fn decode_rec_len(raw: u16, block_size: usize) -> usize {
 /// Checks one block and hands its names to the index.
 pub(super) fn check(
     subject: &Subject<'_>,
+    dir: &Dir,
     place: DirBlock,
     scratch: &mut Scratch,
     mut index: Option<&mut Index>,
@@ -103,6 +91,7 @@ pub(super) fn check(
     let Scratch { bytes, names } = scratch;
     let mut block = Block {
         subject,
+        dir,
         place,
         out,
         at,
@@ -120,15 +109,12 @@ pub(super) fn check(
             block.push(finding);
             break;
         };
-        let after = bytes
-            .get(offset + 8 + entry.name.len())
-            .copied()
-            .unwrap_or(0);
-        if block.check_entry(&entry, nth, after) && nth >= 2 && !names.is_new(entry.name) {
-            let fix = Fix::RenameEntry {
-                offset: u32::try_from(offset).unwrap_or(0),
-            };
-            block.push(block.entry_finding(Code::DupName, &entry).fix(fix));
+        if nth < 2 || !block.is_plain(&entry, names) {
+            let after = bytes
+                .get(offset + 8 + entry.name.len())
+                .copied()
+                .unwrap_or(0);
+            block.check_slowly(&entry, nth, after, names);
         }
         if let (Some(index), true) = (index.as_deref_mut(), entry.ino != 0) {
             index.add_name(entry.name);
@@ -143,6 +129,7 @@ pub(super) fn check(
 
 struct Block<'a> {
     subject: &'a Subject<'a>,
+    dir: &'a Dir,
     place: DirBlock,
     out: &'a mut DirScan,
     /// Byte offset of the block.
@@ -173,6 +160,74 @@ impl Block<'_> {
         self.out.findings.push(finding);
     }
 
+    /// Nearly every entry: it leads to a sound inode that is no directory, its type is right, and its name is new. Then it
+    /// counts as a link. If anything is out of the ordinary nothing has happened yet, and the long way finds its name.
+    #[inline]
+    fn is_plain(&mut self, entry: &Entry<'_>, names: &mut Names) -> bool {
+        let scan = self.subject.scan;
+        let layout = &scan.volume.layout;
+        let kind = scan.census.kind(entry.ino);
+        let in_range = entry.ino >= layout.first_ino && entry.ino <= layout.inodes;
+        let dots = matches!(entry.name, [b'.', ..]);
+        if !in_range
+            || entry.file_type != kind.entry_type()
+            || kind.entry_type() == 0
+            || kind == Kind::DIRECTORY
+            || !layout.filetype()
+            || dots
+            || entry.name.is_empty()
+        {
+            return false;
+        }
+        let look = names.look(entry.name);
+        if !look.sound || !names.is_new(look) {
+            return false;
+        }
+        scan.census.add_link(entry.ino);
+        true
+    }
+
+    fn check_slowly(&mut self, entry: &Entry<'_>, nth: u32, after: u8, names: &mut Names) {
+        let sound = self.check_entry(entry, nth, after);
+        if !sound || nth < 2 || names.is_new(names.look(entry.name)) {
+            return;
+        }
+        // The hash is there, from this very look or from another name; only names prove anything.
+        if self.is_second(entry) {
+            let fix = Fix::RenameEntry {
+                offset: u32::try_from(entry.offset).unwrap_or(0),
+            };
+            self.push(self.entry_finding(Code::DupName, entry).fix(fix));
+        }
+    }
+
+    /// Whether an entry before this one has its name and leads somewhere.
+    fn is_second(&self, entry: &Entry<'_>) -> bool {
+        let mut second = false;
+        let mut bytes = vec![0; self.subject.scan.volume.layout.block_size as usize];
+        dirs::for_each_block_until(self.subject, |place| {
+            let at = self.subject.scan.volume.layout.at(place.block);
+            self.subject.scan.image.read(at, &mut bytes);
+            let mut offset = 0;
+            let mut nth = if place.lblk == 0 { 0_u32 } else { 2 };
+            while let Some(other) = Entry::parse(&bytes, offset) {
+                if place.lblk == self.place.lblk && offset >= entry.offset {
+                    return false;
+                }
+                second |= nth >= 2 && other.name == entry.name && self.counts(&other);
+                offset += other.rec_len;
+                nth = nth.saturating_add(1);
+            }
+            place.lblk < self.place.lblk && !second
+        });
+        second
+    }
+
+    /// Whether an entry behind `.` and `..` is a sound name, as [`Block::check_entry`] decides.
+    fn counts(&self, entry: &Entry<'_>) -> bool {
+        leads(self.subject, entry)
+    }
+
     /// Checks one entry. True: it is a sound name that counts as a link.
     fn check_entry(&mut self, entry: &Entry<'_>, nth: u32, after: u8) -> bool {
         match nth {
@@ -193,8 +248,7 @@ impl Block<'_> {
         let layout = &self.subject.scan.volume.layout;
         let census = self.subject.scan.census;
         let kind = census.kind(entry.ino);
-        let in_range =
-            entry.ino == ROOT_INO || (layout.first_ino..=layout.inodes).contains(&entry.ino);
+        let in_range = is_in_range(layout, entry.ino);
         let code = match entry.name {
             _ if !in_range => Some(Code::EntryInode),
             b"." if nth > 1 => Some(Code::DupDot),
@@ -222,14 +276,12 @@ impl Block<'_> {
         }
         self.check_type(entry, kind);
         if nth > 1 && kind == Kind::DIRECTORY {
-            let offset = u32::try_from(entry.offset).unwrap_or(0);
-            let (child, parent, block) = (entry.ino, self.subject.ino, self.place.block);
-            self.out.links.push(DirLink {
-                child,
-                parent,
-                block,
-                offset,
-            });
+            let only = census
+                .dir(entry.ino)
+                .is_none_or(|child| child.offer_parent(self.subject.ino));
+            if !only {
+                self.out.second_names.push(entry.ino);
+            }
         }
         census.add_link(entry.ino);
         true
@@ -281,7 +333,7 @@ impl Block<'_> {
             _ => None,
         };
         if code.is_none() || code == Some(Code::DotdotNul) {
-            self.out.dotdots.push((self.subject.ino, entry.ino));
+            self.dir.set_dotdot(entry.ino);
         }
         if let Some(code) = code {
             let nul = Fix::byte(self.at + entry.offset as u64 + 10, 0);
@@ -323,4 +375,17 @@ impl Block<'_> {
                 .fix(fix),
         );
     }
+}
+
+fn is_in_range(layout: &Layout, ino: u32) -> bool {
+    ino == ROOT_INO || (layout.first_ino..=layout.inodes).contains(&ino)
+}
+
+/// Whether an entry behind `.` and `..` is a sound name for the inode that it leads to.
+pub(super) fn leads(subject: &Subject<'_>, entry: &Entry<'_>) -> bool {
+    let census = subject.scan.census;
+    is_in_range(&subject.scan.volume.layout, entry.ino)
+        && ![subject.ino, ROOT_INO].contains(&entry.ino)
+        && !matches!(entry.name, b"" | b"." | b"..")
+        && census.kind(entry.ino).used()
 }

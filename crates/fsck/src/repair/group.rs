@@ -2,7 +2,6 @@
 
 use super::space::Space;
 use crate::Checked;
-use crate::bitmaps::kinds_word;
 use crate::finding::Finding;
 use crate::fix::Patch;
 use crate::image::Image;
@@ -136,7 +135,7 @@ pub(super) fn write_bitmaps(image: &Image, checked: &Checked, group: u32) {
         return;
     };
     let first = u64::from(layout.group_first(group));
-    let kinds = checked.census.group_kinds(group);
+    let first_ino = layout.first_ino_of(group);
     if places.block_bitmap != 0 {
         let used = |bit: u32| checked.census.claimed.word64(first + u64::from(bit));
         write_bitmap(
@@ -148,7 +147,7 @@ pub(super) fn write_bitmaps(image: &Image, checked: &Checked, group: u32) {
         );
     }
     if places.inode_bitmap != 0 {
-        let used = |bit: u32| kinds_word(kinds, bit);
+        let used = |bit: u32| checked.census.used_word(first_ino.saturating_add(bit));
         write_bitmap(
             image,
             checked,

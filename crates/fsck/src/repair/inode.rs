@@ -105,8 +105,7 @@ impl Claims {
     }
 
     fn must_copy(&self, checked: &Checked, block: u32) -> bool {
-        checked.volume.metadata.test(block)
-            || self.counts.get(&block).is_some_and(|&count| count > 1)
+        checked.volume.is_metadata(block) || self.counts.get(&block).is_some_and(|&count| count > 1)
     }
 }
 

@@ -15,7 +15,7 @@ pub(super) fn walk_bad_blocks(subject: &Subject<'_>, out: &mut GroupScan) {
     let mut walk = TreeWalk::new(subject, Kind::REGULAR, &mut out.findings);
     walk.is_bad_blocks = true;
     walk.run(&mut |findings, slot: Slot| {
-        if scan.volume.metadata.test(slot.block) && slot.level == 0 {
+        if scan.volume.is_metadata(slot.block) && slot.level == 0 {
             let fix = Fix::word(slot.at, 0);
             findings.push(
                 Finding::new(Code::BadBlocksMeta)
@@ -42,6 +42,7 @@ pub(super) fn check_blocks(subject: &Subject<'_>, kind: Kind, out: &mut GroupSca
     if subject.has_blocks() {
         let resize = subject.ino == RESIZE_INO;
         let mut walk = TreeWalk::new(subject, kind, &mut out.findings);
+        walk.claims = (!resize).then_some(scan.census);
         walk.run(&mut |_, slot: Slot| {
             // The preamble has looked at the resize inode; what it reserves is metadata. Only its one double indirect
             // block is its own.
@@ -80,11 +81,7 @@ pub(super) fn check_blocks(subject: &Subject<'_>, kind: Kind, out: &mut GroupSca
                 .push(subject.finding(Code::ZeroLengthDir).fix(Fix::ClearInode));
             return;
         }
-        out.dirs.push(Dir {
-            ino: subject.ino,
-            parent: 0,
-            dotdot: 0,
-        });
+        out.dirs.push(Dir::new(subject.ino));
     }
     check_size(subject, kind, last, out);
     let sectors = blocks * u64::from(layout.block_size / 512);

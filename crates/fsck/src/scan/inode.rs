@@ -1,6 +1,7 @@
 //! One inode: fields, flags, and what its blocks say about its size.
 
 use ext2dax_format::{RawInode, RawInodeExtra};
+use zerocopy::FromBytes as _;
 
 use super::blocks::{check_blocks, walk_bad_blocks};
 use super::special;
@@ -107,8 +108,15 @@ impl Subject<'_> {
 }
 
 /// An inode with link count 0 outside the reserved ones: only its deletion time says something.
-pub(crate) fn check_free(scan: Scan<'_>, ino: u32, at: u64, out: &mut GroupScan) {
-    let dtime = scan.image.le32(at + field::DTIME);
+#[inline]
+pub(super) fn check_free(scan: Scan<'_>, ino: u32, at: u64, bytes: &[u8], out: &mut GroupScan) {
+    let Ok((raw, _)) = RawInode::ref_from_prefix(bytes) else {
+        return;
+    };
+    let (dtime, mode) = (raw.i_dtime.get(), raw.i_mode.get());
+    if dtime == 0 && mode == 0 {
+        return;
+    }
     if dtime != 0 && !is_low(scan, dtime) {
         return;
     }
@@ -119,7 +127,7 @@ pub(crate) fn check_free(scan: Scan<'_>, ino: u32, at: u64, out: &mut GroupScan)
             out.findings
                 .push(Finding::new(Code::LowDtime).ino(ino).found(dtime).fix(fix));
         }
-    } else if scan.image.le16(at + field::MODE) != 0 && !listed() {
+    } else if !listed() {
         out.findings.push(
             Finding::new(Code::ZeroDtime)
                 .ino(ino)
@@ -135,17 +143,16 @@ fn is_low(scan: Scan<'_>, dtime: u32) -> bool {
 /// Checks one inode that may be in use and says what it is.
 pub(crate) fn check(
     scan: Scan<'_>,
-    ino: u32,
-    at: u64,
+    (ino, at): (u32, u64),
+    bytes: &[u8],
     buffer: &mut [u8],
     out: &mut GroupScan,
 ) -> Kind {
-    let subject = Subject {
-        scan,
-        ino,
-        at,
-        raw: scan.image.inode(at),
+    let raw = match RawInode::read_from_prefix(bytes) {
+        Ok((raw, _)) => raw,
+        Err(_) => scan.image.inode(at),
     };
+    let subject = Subject { scan, ino, at, raw };
     let listed = scan.orphans.contains(&ino);
     let dtime = subject.raw.i_dtime.get();
     if dtime != 0 && is_low(scan, dtime) && !listed {
@@ -183,7 +190,7 @@ pub(crate) fn check(
         );
     }
     check_fields(&subject, out);
-    check_extra(&subject, out);
+    check_extra(&subject, bytes.get(128..).unwrap_or_default(), out);
     let kind = special::kind(&subject, buffer, out);
     check_blocks(&subject, kind, out);
     kind
@@ -374,14 +381,12 @@ fn check_fields(subject: &Subject<'_>, out: &mut GroupScan) {
 }
 
 /// The part of the inode behind byte 128: its length, its attributes, the epochs of its times.
-fn check_extra(subject: &Subject<'_>, out: &mut GroupScan) {
-    let layout = &subject.scan.volume.layout;
-    let room = u64::from(layout.inode_size.saturating_sub(128));
-    if room == 0 {
+fn check_extra(subject: &Subject<'_>, behind: &[u8], out: &mut GroupScan) {
+    let room = behind.len() as u64;
+    let Ok((extra, _)) = RawInodeExtra::ref_from_prefix(behind) else {
         return;
-    }
+    };
     let at = subject.at + field::EXTRA;
-    let extra: RawInodeExtra = subject.scan.image.value(at);
     let isize = u64::from(extra.i_extra_isize.get());
     if isize != 0 && (isize < 4 || isize > room || isize % 4 != 0) {
         let want = subject.scan.volume.sb.s_want_extra_isize.get();
@@ -403,7 +408,9 @@ fn check_extra(subject: &Subject<'_>, out: &mut GroupScan) {
         return;
     }
     if isize < room - 4 {
-        xattr::check_in_inode(subject, at + isize, room - isize, out);
+        let skip = usize::from(extra.i_extra_isize.get());
+        let attributes = behind.get(skip..).unwrap_or_default();
+        xattr::check_in_inode(subject, at + isize, attributes, out);
     } else {
         return;
     }

@@ -1,5 +1,7 @@
 //! What an inode is: directories in disguise, devices, symbolic links.
 
+use zerocopy::IntoBytes as _;
+
 use super::GroupScan;
 use super::inode::{Subject, damage, field, flag};
 use crate::census::Kind;
@@ -136,12 +138,8 @@ const SHORT: u64 = 60;
 
 /// Whether `i_block` holds a text as long as the inode says.
 pub(super) fn is_text(subject: &Subject<'_>) -> bool {
-    let mut text = [0_u8; 60];
-    subject
-        .scan
-        .image
-        .read(subject.at + field::BLOCK, &mut text);
-    subject.size() < SHORT && text_len(&text) == subject.size()
+    let text = subject.raw.i_block.as_bytes();
+    subject.size() < SHORT && text_len(text) == subject.size()
 }
 
 fn text_len(text: &[u8]) -> u64 {
@@ -160,7 +158,7 @@ pub(super) fn looks_like_dir(subject: &Subject<'_>, kind: Kind, buffer: &mut [u8
         return false;
     }
     for block in blocks.iter().map(|b| b.get()).filter(|&b| b != 0) {
-        if !layout.holds(block) || scan.volume.metadata.test(block) {
+        if !layout.holds(block) || scan.volume.is_metadata(block) {
             return false;
         }
     }

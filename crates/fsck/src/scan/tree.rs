@@ -1,7 +1,7 @@
 //! The walk over an inode's block tree, depth first, in place.
 
 use super::inode::{RESIZE_INO, Subject, field};
-use crate::census::Kind;
+use crate::census::{Census, Kind};
 use crate::finding::Finding;
 use crate::fix::Fix;
 use crate::problem::Code;
@@ -40,6 +40,8 @@ pub(crate) struct TreeWalk<'a> {
     dir: bool,
     regular: bool,
     pub(crate) is_bad_blocks: bool,
+    /// Data blocks below indirect ones are claimed here, a run at a time, and not shown to the visitor.
+    pub(crate) claims: Option<&'a Census>,
     /// Blocks claimed, indirect ones included.
     pub(crate) blocks: u64,
     /// Highest block of the file that is mapped.
@@ -65,6 +67,7 @@ impl<'a> TreeWalk<'a> {
             dir: kind == Kind::DIRECTORY,
             regular: kind == Kind::REGULAR,
             is_bad_blocks: false,
+            claims: None,
             blocks: 0,
             last: None,
             fragmented: false,
@@ -110,7 +113,7 @@ impl<'a> TreeWalk<'a> {
         }
         self.previous = slot.block;
         let scan = self.subject.scan;
-        let metadata = slot.level > 0 && scan.volume.metadata.test(slot.block);
+        let metadata = slot.level > 0 && scan.volume.is_metadata(slot.block);
         if metadata && self.subject.ino != RESIZE_INO {
             // Nothing of the file is there: what the metadata means as block numbers is nobody's.
             let finding = self.subject.finding(Code::IndirectMeta).block(slot.block);
@@ -138,49 +141,101 @@ impl<'a> TreeWalk<'a> {
         let n = u64::from(layout.addrs());
         let span = n.pow(u32::from(level));
         let base = layout.at(parent.block);
-        let mut chunk = [0_u8; 512];
-        let chunks = u64::from(layout.block_size) / 512;
-        for c in 0..chunks {
-            let at = base + c * 512;
-            self.subject.scan.image.read(at, &mut chunk);
-            for (i, bytes) in (0_u64..).zip(chunk.chunks_exact(4)) {
-                let block = u32::from_le_bytes(bytes.try_into().expect("chunks of 4 bytes"));
+        let mut pointers = vec![0_u8; layout.block_size as usize];
+        self.subject.scan.image.read(base, &mut pointers);
+        if let (0, Some(census)) = (level, self.claims) {
+            self.claim_data(census, parent, &pointers);
+            return;
+        }
+        for (i, bytes) in (0_u64..).zip(pointers.as_chunks::<4>().0) {
+            let block = u32::from_le_bytes(*bytes);
+            if block == 0 {
+                continue;
+            }
+            self.enter(
+                Slot {
+                    at: base + i * 4,
+                    block,
+                    lblk: parent.lblk + i * span,
+                    level,
+                },
+                visit,
+            );
+            if self.too_many {
+                return;
+            }
+        }
+    }
+
+    /// Claims the blocks that an indirect block points to. Neighbours are claimed together, and many zeroes are passed
+    /// over together: few indirect blocks are full.
+    fn claim_data(&mut self, census: &Census, parent: Slot, pointers: &[u8]) {
+        let layout = &self.subject.scan.volume.layout;
+        let base = layout.at(parent.block);
+        let (mut start, mut len) = (0_u32, 0_u32);
+        for (group, bytes) in (0_u64..).step_by(16).zip(pointers.as_chunks::<64>().0) {
+            if bytes == &[0; 64] {
+                continue;
+            }
+            for (i, bytes) in (group..).zip(bytes.as_chunks::<4>().0) {
+                let block = u32::from_le_bytes(*bytes);
                 if block == 0 {
                     continue;
                 }
-                let lblk = parent.lblk + (c * 128 + i) * span;
-                self.enter(
-                    Slot {
-                        at: at + i * 4,
+                let lblk = parent.lblk + i;
+                if !layout.holds(block) || self.is_too_far(0, lblk) {
+                    let at = base + i * 4;
+                    let legal = self.legal(Slot {
+                        at,
                         block,
                         lblk,
-                        level,
-                    },
-                    visit,
-                );
-                if self.too_many {
-                    return;
+                        level: 0,
+                    });
+                    debug_assert!(!legal, "both tests are one");
+                    if self.too_many {
+                        break;
+                    }
+                    continue;
                 }
+                if start.wrapping_add(len) == block && len != 0 {
+                    len += 1;
+                } else {
+                    census.claim_run(start, len);
+                    (start, len) = (block, 1);
+                    self.fragmented |= self.previous.checked_add(1) != Some(block);
+                }
+                self.previous = block;
+                self.blocks += 1;
+                self.last = Some(self.last.map_or(lblk, |last| last.max(lblk)));
             }
+            if self.too_many {
+                break;
+            }
+        }
+        census.claim_run(start, len);
+    }
+
+    /// Whether a file of this kind can have a block there.
+    fn is_too_far(&self, level: u8, lblk: u64) -> bool {
+        let layout = &self.subject.scan.volume.layout;
+        let data = level == 0;
+        let most = 1_u64 << (31 - layout.block_log);
+        if self.is_bad_blocks {
+            false
+        } else if self.dir {
+            data && self.subject.raw.i_size_high.get() == 0 && lblk > 1 << (21 - layout.block_log)
+                || self.blocks + 1 >= most
+        } else if self.regular {
+            self.blocks + 1 >= most
+        } else {
+            data && lblk > 0
         }
     }
 
     /// Whether the pointer may stand there; if not, it is reported.
     fn legal(&mut self, slot: Slot) -> bool {
         let layout = &self.subject.scan.volume.layout;
-        let data = slot.level == 0;
-        let most = 1_u64 << (31 - layout.block_log);
-        let too_far = if self.is_bad_blocks {
-            false
-        } else if self.dir {
-            data && self.subject.raw.i_size_high.get() == 0
-                && slot.lblk > 1 << (21 - layout.block_log)
-                || self.blocks + 1 >= most
-        } else if self.regular {
-            self.blocks + 1 >= most
-        } else {
-            data && slot.lblk > 0
-        };
+        let too_far = self.is_too_far(slot.level, slot.lblk);
         let code = match layout.holds(slot.block) {
             false => Code::BlockRange,
             true if too_far => Code::BlockTooFar,

@@ -2,9 +2,9 @@
 //!
 //! On disk: Linux `ext4/attributes.rst`.
 
+use super::GroupScan;
 use super::blocks::xattr_ref;
 use super::inode::Subject;
-use super::{GroupScan, Scan};
 use crate::census::{Census, XattrRef};
 use crate::finding::Finding;
 use crate::fix::Fix;
@@ -145,16 +145,13 @@ fn check_entries(bytes: &[u8], start: usize, base: usize, in_inode: bool) -> Res
     }
 }
 
-/// Attributes between `at` (behind the extra fields) and the end of the inode, `room` bytes on.
-pub(super) fn check_in_inode(subject: &Subject<'_>, at: u64, room: u64, out: &mut GroupScan) {
-    let scan: Scan<'_> = subject.scan;
-    if scan.image.le32(at) != MAGIC {
+/// Attributes between `at` (behind the extra fields) and the end of the inode.
+pub(super) fn check_in_inode(subject: &Subject<'_>, at: u64, bytes: &[u8], out: &mut GroupScan) {
+    if bytes.first_chunk() != Some(&MAGIC.to_le_bytes()) {
         return;
     }
-    let mut bytes = vec![0; usize::try_from(room).unwrap_or(0)];
-    scan.image.read(at, &mut bytes);
     // Value offsets count from the first entry, behind the magic number.
-    if let Err((what, offset)) = check_entries(&bytes, 4, 4, true) {
+    if let Err((what, offset)) = check_entries(bytes, 4, 4, true) {
         let finding = subject
             .finding(Code::InodeXattr)
             .name(what.as_bytes())

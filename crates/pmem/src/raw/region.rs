@@ -75,6 +75,13 @@ pub unsafe trait PmemRegion: Send + Sync {
         Ok(())
     }
 
+    /// Copies out bytes that are looked at once, if there is a cheaper way than through the mapping. False: there is none,
+    /// or it failed; `to` may hold anything then.
+    fn read_once(&self, at: u64, to: &mut [u8]) -> bool {
+        let _ = (at, to);
+        false
+    }
+
     /// Whether stores are allowed; if not, [`Pmem`](crate::Pmem) panics on them.
     fn writable(&self) -> bool {
         true

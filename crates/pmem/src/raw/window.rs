@@ -128,6 +128,13 @@ impl Window {
         self.span_mut(at, len);
     }
 
+    /// Panics unless `len` bytes from `at` are inside.
+    #[inline]
+    #[track_caller]
+    pub(crate) fn check_span(&self, at: u64, len: usize) {
+        self.span(at, len);
+    }
+
     /// As [`Window::span`], for one word, which is naturally aligned.
     #[inline(always)]
     #[track_caller]

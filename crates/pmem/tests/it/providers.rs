@@ -241,3 +241,27 @@ fn what_is_not_an_image_is_refused_by_name() {
         Err(OpenError::OutOfRange { .. })
     ));
 }
+
+/// What is read past the mapping is what was stored through it, at every offset, and a hole stays a hole.
+#[test]
+fn bytes_read_once_are_those_of_the_mapping() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = image(dir.path(), 1 << 20);
+    for offset in [0, 4096, 512] {
+        let region = FileRegion::open_at(&path, Access::ReadWrite, offset, Some(64 << 10)).unwrap();
+        let pmem = Pmem::new(region);
+        let bytes: Vec<u8> = (0..1000_u32)
+            .map(|i| u8::try_from(i % 251).unwrap())
+            .collect();
+        pmem.write(5000, &bytes);
+        let part = pmem.slice(4096, 8192);
+        let mut seen = vec![0; 1000];
+        part.read_once(904, &mut seen);
+        assert!(seen == bytes, "at {offset}");
+    }
+    let past = std::panic::catch_unwind(|| {
+        let pmem = Pmem::new(AnonRegion::new(4096).unwrap());
+        pmem.read_once(4000, &mut [0; 97]);
+    });
+    assert!(past.is_err(), "a read past the end must panic");
+}

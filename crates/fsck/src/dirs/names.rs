@@ -1,0 +1,174 @@
+//! Is a name in a directory twice: a table of hashes that is cleared and used again for each directory.
+
+use std::hash::{BuildHasher as _, RandomState};
+
+/// Hashes of the names of one directory, open addressing, at most three quarters full; 0 is an empty place. Up to 22
+/// bytes a name of the largest directory. A hash that is there already proves nothing: the caller compares the names themselves.
+#[derive(Debug)]
+pub(super) struct Names {
+    places: Vec<u64>,
+    count: usize,
+    /// Secret, so that nobody can make an image whose names all meet.
+    seeds: [u64; 2],
+}
+
+/// What a look at the bytes of a name says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Look {
+    hash: u64,
+    /// No `/` and no NUL in it.
+    pub(super) sound: bool,
+}
+
+const EIGHT: u64 = 0x0101_0101_0101_0101;
+
+/// Whether a byte of the word is 0: a borrow out of a byte whose high bit was clear.
+#[inline]
+fn has_zero(word: u64) -> bool {
+    word.wrapping_sub(EIGHT) & !word & (EIGHT << 7) != 0
+}
+
+#[inline]
+fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    let [low, high] = [product & u128::from(u64::MAX), product >> 64];
+    u64::try_from(low).unwrap_or(0) ^ u64::try_from(high).unwrap_or(0)
+}
+
+/// The end of a name as one word: its last eight bytes if it has as many, else all of it and a filler. The length goes
+/// into the hash apart, so that nothing is mistaken for something else.
+#[inline]
+fn last_word(name: &[u8], rest: &[u8]) -> u64 {
+    if let Some(last) = name.last_chunk::<8>() {
+        return u64::from_le_bytes(*last);
+    }
+    if let (Some(first), Some(last)) = (rest.first_chunk::<4>(), rest.last_chunk::<4>()) {
+        return u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*last)) << 32;
+    }
+    rest.iter().fold(EIGHT * u64::from(b'.'), |word, &byte| {
+        word << 8 | u64::from(byte)
+    })
+}
+
+impl Names {
+    pub(super) fn new() -> Self {
+        let random = RandomState::new();
+        Self {
+            places: vec![0; 64],
+            count: 0,
+            seeds: [random.hash_one(1), random.hash_one(2) | 1],
+        }
+    }
+
+    /// Forgets all names, and makes room for about as many as `blocks` bytes of entries hold.
+    pub(super) fn start(&mut self, bytes: usize) {
+        self.count = 0;
+        // A place for every 32 bytes of entries; if names are that short and every block full, the table grows.
+        let want = (bytes / 32).next_power_of_two().max(64);
+        if want > self.places.len() || want < self.places.len() / 16 {
+            self.places = vec![0; want];
+        } else {
+            self.places.truncate(want);
+            self.places.fill(0);
+        }
+    }
+
+    /// Hashes a name, eight bytes at a time, and looks for bytes that cannot be in it.
+    #[inline]
+    pub(super) fn look(&self, name: &[u8]) -> Look {
+        let [first, second] = self.seeds;
+        let mut hash = first ^ name.len() as u64;
+        let mut bad = false;
+        let (words, rest) = name.as_chunks::<8>();
+        let mut add = |word: u64| {
+            bad |= has_zero(word) | has_zero(word ^ (EIGHT * u64::from(b'/')));
+            hash = fold(hash ^ word, second);
+        };
+        for word in words {
+            add(u64::from_le_bytes(*word));
+        }
+        if !rest.is_empty() {
+            add(last_word(name, rest));
+        }
+        Look {
+            hash: fold(hash, second ^ first) | 1,
+            sound: !bad,
+        }
+    }
+
+    /// Enters a hash; false if it was there before.
+    #[inline]
+    pub(super) fn is_new(&mut self, look: Look) -> bool {
+        if self.count * 4 >= self.places.len() * 3 {
+            self.grow();
+        }
+        let new = Self::enter(&mut self.places, look.hash);
+        self.count += usize::from(new);
+        new
+    }
+
+    #[inline]
+    fn enter(places: &mut [u64], hash: u64) -> bool {
+        let mask = places.len() - 1;
+        let mut at = usize::try_from(hash >> 20 & mask as u64).unwrap_or(0);
+        while let Some(place) = places.get_mut(at) {
+            if *place == 0 {
+                *place = hash;
+                return true;
+            }
+            if *place == hash {
+                return false;
+            }
+            at = (at + 1) & mask;
+        }
+        true
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        let mut places = vec![0; self.places.len() * 2];
+        for &hash in self.places.iter().filter(|&&hash| hash != 0) {
+            Self::enter(&mut places, hash);
+        }
+        self.places = places;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_new_once_whatever_the_size_of_the_table() {
+        let mut names = Names::new();
+        for (bytes, count) in [(0, 5000_u32), (1 << 20, 10), (64, 3)] {
+            names.start(bytes);
+            for round in 0..2 {
+                for i in 0..count {
+                    let look = names.look(format!("name {i}").as_bytes());
+                    assert!(look.sound);
+                    assert_eq!(names.is_new(look), round == 0, "{i}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn slashes_and_nuls_are_seen_at_every_place_and_nothing_else_is() {
+        let names = Names::new();
+        for len in 1..40 {
+            let good: Vec<u8> = (0..len)
+                .map(|i| [b'a', 0x80, b'.', 0xFF, 1, b'/' + 1, b'/' - 1][i % 7])
+                .collect();
+            assert!(names.look(&good).sound, "{good:?}");
+            for at in 0..len {
+                for bad in [0, b'/'] {
+                    let mut name = good.clone();
+                    name[at] = bad;
+                    assert!(!names.look(&name).sound, "{name:?}");
+                    assert_ne!(names.look(&name), names.look(&good));
+                }
+            }
+        }
+    }
+}
