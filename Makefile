@@ -58,6 +58,9 @@ install:
 	$(CARGO) run -q --release --locked -p ext2dax-mkfs --example mkfs-man > target/mkfs.ext2dax.8
 	install -D -m 644 target/mkfs.ext2dax.8 $(DESTDIR)$(PREFIX)/share/man/man8/mkfs.ext2dax.8
 	install -D target/release/ext2dax $(DESTDIR)$(PREFIX)/bin/ext2dax
+	install -d $(DESTDIR)$(PREFIX)/sbin
+	ln -sf ../bin/ext2dax $(DESTDIR)$(PREFIX)/sbin/mount.ext2dax
+	ln -sf ../bin/ext2dax $(DESTDIR)$(PREFIX)/sbin/mount.fuse.ext2dax
 	install -D target/release/mkfs-ext2dax $(DESTDIR)$(PREFIX)/sbin/mkfs.ext2dax
 	install -D target/release/fsck-ext2dax $(DESTDIR)$(PREFIX)/sbin/fsck.ext2dax
 

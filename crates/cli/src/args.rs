@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 
-/// Look into an ext2 image without mounting it in the kernel.
+/// Look into an ext2 image, and mount it through FUSE.
 ///
-/// The image is opened for reading and not changed. Paths are inside the image.
+/// All commands but mount open the image for reading and do not change it. Their paths are inside the image.
 #[derive(Debug, Parser)]
 #[command(name = "ext2dax", version)]
 #[command(
@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Stat(Stat),
     /// Show free space and inodes
     Df(Df),
+    /// Mount the image on a directory, for any program to use
+    Mount(Mount),
 }
 
 #[derive(Debug, clap::Args)]
@@ -82,6 +84,43 @@ pub(crate) struct Df {
     pub(crate) image: PathBuf,
 }
 
+/// Root is not needed where `fusermount3` is installed. The command returns when the mount is there, and leaves a server
+/// behind that ends with it: by `umount DIR`, `fusermount3 -u DIR`, or a signal (TERM, INT, HUP). The image is marked
+/// clean then.
+///
+/// Options (-o): ro rw offset=BYTES acl noacl user_xattr bsddf minixdf errors=continue|remount-ro fakeroot norecovery
+/// kernel no_default_opts allow_other default_permissions threads=N grpid sysvgroups resuid=UID resgid=GID suid dev exec
+/// atime noatime sync dirsync fsname=NAME subtype=TYPE writeback_cache, and those that start with no where that makes
+/// sense. An option that cannot be done is refused by name.
+///
+/// Called as mount.ext2dax or mount.fuse.ext2dax, which `make install` sets up as links, it takes the arguments of a
+/// helper of mount(8), for fstab: `/srv/disk.img /mnt fuse.ext2dax noauto,user 0 0`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Mount {
+    /// File or device with the image
+    pub(crate) image: PathBuf,
+    /// The directory to mount on
+    pub(crate) directory: PathBuf,
+    /// Mount options, separated by commas
+    #[arg(short = 'o', value_name = "OPTIONS")]
+    pub(crate) options: Vec<String>,
+    /// Stay in the foreground
+    #[arg(short = 'f')]
+    pub(crate) foreground: bool,
+    /// Stay in the foreground and say every request on stderr
+    #[arg(short = 'd')]
+    pub(crate) debug: bool,
+    /// Serve one request at a time
+    #[arg(short = 's')]
+    pub(crate) single: bool,
+    /// Only look at the arguments
+    #[arg(skip)]
+    pub(crate) fake: bool,
+    /// The server behind a command that has returned
+    #[arg(long, hide = true)]
+    pub(crate) background: bool,
+}
+
 impl Command {
     pub(crate) fn image(&self) -> &Path {
         match self {
@@ -89,6 +128,7 @@ impl Command {
             Command::Cat(options) => &options.image,
             Command::Stat(options) => &options.image,
             Command::Df(options) => &options.image,
+            Command::Mount(options) => &options.image,
         }
     }
 
@@ -98,6 +138,7 @@ impl Command {
             Command::Cat(_) => "cat",
             Command::Stat(_) => "stat",
             Command::Df(_) => "df",
+            Command::Mount(_) => "mount",
         }
     }
 }

@@ -1,15 +1,18 @@
-//! The tool `ext2dax`: looks into an image, as a library so that its manual page is made from the same definitions.
+//! The tool `ext2dax`: looks into an image and mounts it, as a library so that its manual page is made from the same definitions.
 //!
 //! | module | holds |
 //! |---|---|
 //! | `args` | the command line |
-//! | `ls`, `cat`, `stat`, `df` | one command each |
+//! | `ls`, `cat`, `stat`, `df`, `mount` | one command each |
+//! | `helper` | the tool as a helper of mount(8) |
 //! | `show` | times, modes and names as text |
 
 mod args;
 mod cat;
 mod df;
+mod helper;
 mod ls;
+mod mount;
 mod show;
 mod stat;
 
@@ -41,7 +44,13 @@ pub fn main() -> ExitCode {
 /// stderr. 2: usage.
 #[must_use]
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let args = match Args::try_parse_from(args) {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let parsed = if helper::is_called(&args) {
+        helper::parse(&args)
+    } else {
+        Args::try_parse_from(args)
+    };
+    let args = match parsed {
         Ok(args) => args,
         Err(error) => {
             let _ = error.print();
@@ -72,12 +81,16 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// False if something that was asked for was not done, and has been said.
 fn execute(args: &Args, out: &mut dyn Write) -> Result<bool> {
     let image = args.command.image();
+    if let Command::Mount(options) = &args.command {
+        return mount::run(options).map(|()| true);
+    }
     let fs = open(image).with_context(|| image.display().to_string())?;
     match &args.command {
         Command::Ls(options) => ls::run(args, options, &fs, out),
         Command::Cat(options) => cat::run(args, options, &fs, out),
         Command::Stat(options) => stat::run(args, options, &fs, out),
         Command::Df(_) => df::run(args, image, &fs, out),
+        Command::Mount(_) => unreachable!("served above, before the image is opened for reading"),
     }
 }
 

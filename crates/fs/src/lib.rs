@@ -37,6 +37,8 @@ pub use ext2dax_dax::FileExtent;
 /// The fault handler, the soft MMU, and on Linux the MMU of a process.
 pub use ext2dax_fault as fault;
 pub use ext2dax_format::device::Device;
+/// What happens when damage is found.
+pub use ext2dax_format::superblock::OnError;
 pub use ext2dax_format::{Error, FileType, InodeFlags, Result, Timestamp};
 /// The regions that images lie in, and how they become durable.
 pub use ext2dax_pmem as pmem;

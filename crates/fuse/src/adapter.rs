@@ -1,0 +1,686 @@
+//! Between `fuser` and [`Server`]: the only module that names fuser's requests and replies. Another crate for the protocol
+//! would need another of these and nothing else.
+//!
+//! Details of fuser 0.18 that this relies on: a reply's node number is the inode number of its attributes (so an entry of
+//! number 0 is a cached "no such name"), and times before 1970 arrive as the distance of their seconds with the
+//! nanoseconds added to it.
+
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ext2dax::{Attributes, FileType, RenameFlags, Timestamp};
+use fuser::{
+    BsdFileFlags, CopyFileRangeFlags, FileAttr, FileHandle, Filesystem, FopenFlags, Generation,
+    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, ReplyAttr,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
+    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
+};
+
+use crate::server::{Allocate, Caller, Change, Errno, NewNode, Seek, Server, Taken, Time};
+
+/// The image has one writer, this server, and every change comes through the kernel: what the kernel knows stays true
+/// until it changes it.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// The largest request in bytes: what one read or write of the kernel's may carry.
+const MAX_REQUEST: u32 = 1 << 20;
+
+/// Requests that the kernel may have under way by itself: read-ahead, and writes that nobody waits for.
+const MAX_BACKGROUND: u16 = 64;
+
+thread_local! {
+    /// Where a read's bytes stand between the image and the kernel: one buffer a thread, as large as its largest read.
+    static BYTES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What the kernel is told about the server when it connects.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Connection {
+    pub(crate) writeback_cache: bool,
+    pub(crate) acl: bool,
+}
+
+/// A server as fuser calls it.
+#[derive(Debug)]
+pub(crate) struct Adapter {
+    pub(crate) server: Arc<Server>,
+    pub(crate) connection: Connection,
+}
+
+impl From<Errno> for fuser::Errno {
+    fn from(errno: Errno) -> Self {
+        Self::from_i32(errno.0)
+    }
+}
+
+fn caller(request: &Request) -> Caller {
+    Caller {
+        uid: request.uid(),
+        gid: request.gid(),
+        pid: request.pid(),
+    }
+}
+
+fn kind(file_type: FileType) -> fuser::FileType {
+    match file_type {
+        FileType::Regular => fuser::FileType::RegularFile,
+        FileType::Directory => fuser::FileType::Directory,
+        FileType::CharDevice => fuser::FileType::CharDevice,
+        FileType::BlockDevice => fuser::FileType::BlockDevice,
+        FileType::Fifo => fuser::FileType::NamedPipe,
+        FileType::Socket => fuser::FileType::Socket,
+        FileType::Symlink => fuser::FileType::Symlink,
+    }
+}
+
+fn to_system(time: Timestamp) -> SystemTime {
+    let seconds = Duration::from_secs(time.secs.unsigned_abs());
+    let whole = if time.secs >= 0 {
+        UNIX_EPOCH + seconds
+    } else {
+        UNIX_EPOCH - seconds
+    };
+    whole + Duration::from_nanos(u64::from(time.nanos))
+}
+
+/// Undoes what fuser 0.18 does to the kernel's seconds and nanoseconds: before 1970 it takes both away from the epoch.
+fn from_system(time: SystemTime) -> Timestamp {
+    let (secs, nanos) = match time.duration_since(UNIX_EPOCH) {
+        Ok(since) => (
+            i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+            since.subsec_nanos(),
+        ),
+        Err(before) => {
+            let before = before.duration();
+            let secs = i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
+            (-secs, before.subsec_nanos())
+        }
+    };
+    Timestamp { secs, nanos }
+}
+
+fn to_time(time: TimeOrNow) -> Time {
+    match time {
+        TimeOrNow::Now => Time::Now,
+        TimeOrNow::SpecificTime(time) => Time::At(from_system(time)),
+    }
+}
+
+/// The kernel's packing of a device number.
+fn pack_device(major: u32, minor: u32) -> u32 {
+    (minor & 0xff) | major << 8 | (minor & !0xff) << 12
+}
+
+fn attr(attributes: &Attributes) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(u64::from(attributes.ino)),
+        size: attributes.size,
+        blocks: attributes.sectors,
+        atime: to_system(attributes.accessed),
+        mtime: to_system(attributes.modified),
+        ctime: to_system(attributes.changed),
+        crtime: UNIX_EPOCH,
+        kind: kind(attributes.file_type),
+        perm: attributes.permissions,
+        nlink: u32::from(attributes.links),
+        uid: attributes.uid,
+        gid: attributes.gid,
+        rdev: attributes
+            .device
+            .map_or(0, |device| pack_device(device.major, device.minor)),
+        blksize: attributes.block_size,
+        flags: 0,
+    }
+}
+
+fn generation(attributes: &Attributes) -> Generation {
+    Generation(u64::from(attributes.generation))
+}
+
+fn entry(reply: ReplyEntry, answer: Result<Attributes, Errno>) {
+    match answer {
+        Ok(attributes) => reply.entry(&FOREVER, &attr(&attributes), generation(&attributes)),
+        Err(errno) => reply.error(errno.into()),
+    }
+}
+
+fn empty(reply: ReplyEmpty, answer: Result<(), Errno>) {
+    match answer {
+        Ok(()) => reply.ok(),
+        Err(errno) => reply.error(errno.into()),
+    }
+}
+
+fn attributes(reply: ReplyAttr, answer: Result<Attributes, Errno>) {
+    match answer {
+        Ok(attributes) => reply.attr(&FOREVER, &attr(&attributes)),
+        Err(errno) => reply.error(errno.into()),
+    }
+}
+
+/// An entry that says that there is no such name, for the kernel to keep.
+const NO_SUCH_NAME: FileAttr = FileAttr {
+    ino: INodeNo(0),
+    size: 0,
+    blocks: 0,
+    atime: UNIX_EPOCH,
+    mtime: UNIX_EPOCH,
+    ctime: UNIX_EPOCH,
+    crtime: UNIX_EPOCH,
+    kind: fuser::FileType::RegularFile,
+    perm: 0,
+    nlink: 0,
+    uid: 0,
+    gid: 0,
+    rdev: 0,
+    blksize: 0,
+    flags: 0,
+};
+
+const ENOENT: Errno = Errno(2);
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let mut wanted = InitFlags::FUSE_ASYNC_READ
+            | InitFlags::FUSE_BIG_WRITES
+            | InitFlags::FUSE_MAX_PAGES
+            | InitFlags::FUSE_PARALLEL_DIROPS
+            | InitFlags::FUSE_ASYNC_DIO
+            | InitFlags::FUSE_DO_READDIRPLUS
+            | InitFlags::FUSE_READDIRPLUS_AUTO
+            | InitFlags::FUSE_CACHE_SYMLINKS
+            | InitFlags::FUSE_EXPLICIT_INVAL_DATA
+            | InitFlags::FUSE_HANDLE_KILLPRIV_V2
+            | InitFlags::FUSE_DONT_MASK
+            | InitFlags::FUSE_HAS_IOCTL_DIR;
+        if self.connection.acl {
+            wanted |= InitFlags::FUSE_POSIX_ACL;
+        }
+        if self.connection.writeback_cache {
+            wanted |= InitFlags::FUSE_WRITEBACK_CACHE;
+        }
+        // An older kernel has less; none of these is needed to be right.
+        let offered = config.capabilities();
+        let _ = config.add_capabilities(wanted & offered);
+        let _ = config.set_max_write(MAX_REQUEST);
+        let _ = config.set_max_background(MAX_BACKGROUND);
+        Ok(())
+    }
+
+    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match self.server.lookup(parent.0, name.as_bytes()) {
+            Err(ENOENT) => reply.entry(&FOREVER, &NO_SUCH_NAME, Generation(0)),
+            answer => entry(reply, answer),
+        }
+    }
+
+    fn forget(&self, _request: &Request, node: INodeNo, times: u64) {
+        self.server.forget(node.0, times);
+    }
+
+    fn getattr(
+        &self,
+        _request: &Request,
+        node: INodeNo,
+        _handle: Option<FileHandle>,
+        reply: ReplyAttr,
+    ) {
+        attributes(reply, self.server.attributes(node.0));
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _handle: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let change = Change {
+            mode,
+            uid,
+            gid,
+            size,
+            accessed: atime.map(to_time),
+            modified: mtime.map(to_time),
+        };
+        let answer = self.server.set_attributes(caller(request), node.0, change);
+        attributes(reply, answer);
+    }
+
+    fn readlink(&self, _request: &Request, node: INodeNo, reply: ReplyData) {
+        match self.server.readlink(node.0) {
+            Ok(target) => reply.data(&target),
+            Err(errno) => reply.error(errno.into()),
+        }
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        device: u32,
+        reply: ReplyEntry,
+    ) {
+        let new = NewNode {
+            mode,
+            umask,
+            device,
+        };
+        entry(
+            reply,
+            self.server
+                .mknod(caller(request), parent.0, name.as_bytes(), new),
+        );
+    }
+
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        reply: ReplyEntry,
+    ) {
+        let new = NewNode {
+            mode,
+            umask,
+            device: 0,
+        };
+        entry(
+            reply,
+            self.server
+                .mkdir(caller(request), parent.0, name.as_bytes(), new),
+        );
+    }
+
+    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        empty(reply, self.server.unlink(parent.0, name.as_bytes()));
+    }
+
+    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        empty(reply, self.server.rmdir(parent.0, name.as_bytes()));
+    }
+
+    fn symlink(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        let target = target.as_os_str().as_bytes();
+        entry(
+            reply,
+            self.server
+                .symlink(caller(request), parent.0, name.as_bytes(), target),
+        );
+    }
+
+    fn rename(
+        &self,
+        _request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: fuser::RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let flags = if flags.is_empty() {
+            RenameFlags::Replace
+        } else if flags == fuser::RenameFlags::RENAME_NOREPLACE {
+            RenameFlags::NoReplace
+        } else if flags == fuser::RenameFlags::RENAME_EXCHANGE {
+            RenameFlags::Exchange
+        } else {
+            return reply.error(Errno::EINVAL.into());
+        };
+        let (from, to) = (name.as_bytes(), new_name.as_bytes());
+        empty(
+            reply,
+            self.server.rename(parent.0, from, new_parent.0, to, flags),
+        );
+    }
+
+    fn link(
+        &self,
+        _request: &Request,
+        node: INodeNo,
+        parent: INodeNo,
+        name: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        entry(reply, self.server.link(node.0, parent.0, name.as_bytes()));
+    }
+
+    fn open(&self, _request: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let writes = flags.acc_mode() != OpenAccMode::O_RDONLY;
+        let appends = flags.0 & O_APPEND != 0;
+        match self.server.check_open(node.0, writes, appends) {
+            // The kernel names the file with every request, so there is nothing to keep a handle for.
+            Ok(()) => reply.opened(
+                FileHandle(0),
+                FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH,
+            ),
+            Err(errno) => reply.error(errno.into()),
+        }
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        _flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let new = NewNode {
+            mode,
+            umask,
+            device: 0,
+        };
+        let answer = self
+            .server
+            .mknod(caller(request), parent.0, name.as_bytes(), new);
+        match answer {
+            Ok(attributes) => reply.created(
+                &FOREVER,
+                &attr(&attributes),
+                generation(&attributes),
+                FileHandle(0),
+                FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH,
+            ),
+            Err(errno) => reply.error(errno.into()),
+        }
+    }
+
+    fn read(
+        &self,
+        _request: &Request,
+        node: INodeNo,
+        _handle: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        BYTES.with_borrow_mut(|bytes| {
+            let size = size as usize;
+            if bytes.len() < size {
+                bytes.resize(size, 0);
+            }
+            match self.server.read(node.0, offset, &mut bytes[..size]) {
+                Ok(read) => reply.data(&bytes[..read]),
+                Err(errno) => reply.error(errno.into()),
+            }
+        });
+    }
+
+    fn write(
+        &self,
+        _request: &Request,
+        node: INodeNo,
+        _handle: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let drop_privileges = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        match self.server.write(node.0, offset, data, drop_privileges) {
+            Ok(written) => reply.written(u32::try_from(written).unwrap_or(u32::MAX)),
+            Err(errno) => reply.error(errno.into()),
+        }
+    }
+
+    fn release(
+        &self,
+        _request: &Request,
+        _node: INodeNo,
+        _handle: FileHandle,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        reply.ok();
+    }
+
+    fn flush(
+        &self,
+        _request: &Request,
+        _node: INodeNo,
+        _handle: FileHandle,
+        _owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        // Nothing waits for a close here, and the kernel need not ask again.
+        reply.error(Errno::ENOSYS.into());
+    }
+
+    fn fsync(
+        &self,
+        _request: &Request,
+        node: INodeNo,
+        _handle: FileHandle,
+        _data_only: bool,
+        reply: ReplyEmpty,
+    ) {
+        empty(reply, self.server.sync(node.0));
+    }
+
+    fn opendir(&self, _request: &Request, _node: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        // Not FOPEN_CACHE_DIR: a listing that the kernel goes on with from its own copy may lose names, since it looks
+        // for a cookie that went with its name.
+        reply.opened(FileHandle(0), FopenFlags::empty());
+    }
+
+    fn readdir(
+        &self,
+        _request: &Request,
+        node: INodeNo,
+        _handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let answer = self.server.list(node.0, offset, false, |listed| {
+            let full = reply.add(
+                INodeNo(u64::from(listed.ino)),
+                listed.next,
+                kind(listed.file_type),
+                OsStr::from_bytes(listed.name),
+            );
+            if full { Taken::No } else { Taken::Yes }
+        });
+        match answer {
+            Ok(()) => reply.ok(),
+            Err(errno) => reply.error(errno.into()),
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        _request: &Request,
+        node: INodeNo,
+        _handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let answer = self.server.list(node.0, offset, true, |listed| {
+            // The kernel takes no more than the number and the type from `.` and `..`, and does not count them.
+            let full = match &listed.attributes {
+                Some(attributes) => reply.add(
+                    INodeNo(u64::from(listed.ino)),
+                    listed.next,
+                    OsStr::from_bytes(listed.name),
+                    &FOREVER,
+                    &attr(attributes),
+                    generation(attributes),
+                ),
+                None => {
+                    let bare = FileAttr {
+                        ino: INodeNo(u64::from(listed.ino)),
+                        kind: kind(listed.file_type),
+                        ..NO_SUCH_NAME
+                    };
+                    reply.add(
+                        bare.ino,
+                        listed.next,
+                        OsStr::from_bytes(listed.name),
+                        &Duration::ZERO,
+                        &bare,
+                        Generation(0),
+                    )
+                }
+            };
+            if full { Taken::No } else { Taken::Yes }
+        });
+        match answer {
+            Ok(()) => reply.ok(),
+            Err(errno) => reply.error(errno.into()),
+        }
+    }
+
+    fn fsyncdir(
+        &self,
+        _request: &Request,
+        node: INodeNo,
+        _handle: FileHandle,
+        _data_only: bool,
+        reply: ReplyEmpty,
+    ) {
+        empty(reply, self.server.sync(node.0));
+    }
+
+    fn statfs(&self, _request: &Request, _node: INodeNo, reply: ReplyStatfs) {
+        let counts = match self.server.statfs() {
+            Ok(counts) => counts,
+            Err(errno) => return reply.error(errno.into()),
+        };
+        reply.statfs(
+            counts.blocks,
+            counts.blocks_free,
+            counts.blocks_available,
+            u64::from(counts.inodes),
+            counts.inodes_free,
+            counts.block_size,
+            counts.name_max,
+            counts.block_size,
+        );
+    }
+
+    fn ioctl(
+        &self,
+        _request: &Request,
+        node: INodeNo,
+        _handle: FileHandle,
+        _flags: IoctlFlags,
+        command: u32,
+        input: &[u8],
+        _output_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        match self.server.ioctl(node.0, command, input) {
+            Ok(output) => reply.ioctl(0, &output),
+            Err(errno) => reply.error(errno.into()),
+        }
+    }
+
+    fn fallocate(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        _handle: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let answer = Allocate::from_mode(mode).and_then(|how| {
+            self.server
+                .allocate(caller(request), node.0, offset, length, how)
+        });
+        empty(reply, answer);
+    }
+
+    fn lseek(
+        &self,
+        _request: &Request,
+        node: INodeNo,
+        _handle: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        let what = match whence {
+            SEEK_DATA => Seek::Data,
+            SEEK_HOLE => Seek::Hole,
+            _ => return reply.error(Errno::EINVAL.into()),
+        };
+        let answer = u64::try_from(offset)
+            .map_err(|_| ext2dax::Error::NoSuchOffset.into())
+            .and_then(|pos| self.server.seek(node.0, pos, what));
+        match answer.map(i64::try_from) {
+            Ok(Ok(found)) => reply.offset(found),
+            Ok(Err(_)) => reply.error(Errno::EINVAL.into()),
+            Err(errno) => reply.error(errno.into()),
+        }
+    }
+
+    fn copy_file_range(
+        &self,
+        request: &Request,
+        from: INodeNo,
+        _from_handle: FileHandle,
+        from_offset: u64,
+        to: INodeNo,
+        _to_handle: FileHandle,
+        to_offset: u64,
+        length: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        // The answer has 32 bits.
+        let length = length.min(u64::from(u32::MAX & !0xfff));
+        let answer = self.server.copy(
+            caller(request),
+            (from.0, from_offset),
+            (to.0, to_offset),
+            length,
+        );
+        match answer {
+            Ok(copied) => reply.written(u32::try_from(copied).unwrap_or(u32::MAX)),
+            Err(errno) => reply.error(errno.into()),
+        }
+    }
+}
+
+const O_APPEND: i32 = 0o2000;
+const SEEK_DATA: i32 = 3;
+const SEEK_HOLE: i32 = 4;

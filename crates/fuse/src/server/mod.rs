@@ -1,0 +1,151 @@
+//! What a request means, in this project's terms: files are [`Inode`]s, errors are [`Errno`]s, and nothing here knows how
+//! a request arrived or how its answer leaves.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `names` | look-up, making, removing and moving names, listing directories |
+//! | `attributes` | getattr, setattr, set-id bits |
+//! | `contents` | read, write, allocate, seek, copy, sync |
+//! | `flags` | ioctl: flags, version, extended flags |
+//!
+//! Permissions are the kernel's to check (`default_permissions`), before a request comes here. What it cannot check,
+//! because only the file system knows, is checked here: immutable and append-only flags, and who may set them.
+//!
+//! # Locking
+//! No lock of its own besides the table's shards: requests meet in the file system or not at all.
+
+mod attributes;
+mod contents;
+mod flags;
+mod names;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ext2dax::{Attributes, Error, FileSystem, Inode, StatFs};
+
+use crate::nodes::{Nodes, ROOT};
+
+pub use attributes::{Change, Time};
+pub use contents::{Allocate, Seek};
+pub use names::{Listed, NewNode, Taken};
+
+/// An error as the kernel takes it: a positive number of `errno.h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Errno(pub i32);
+
+impl Errno {
+    pub(crate) const EPERM: Self = Self(1);
+    pub(crate) const EINVAL: Self = Self(22);
+    pub(crate) const ENOTTY: Self = Self(25);
+    pub(crate) const ENOSYS: Self = Self(38);
+    pub(crate) const EOPNOTSUPP: Self = Self(95);
+}
+
+impl From<Error> for Errno {
+    fn from(error: Error) -> Self {
+        Self(error.errno())
+    }
+}
+
+/// An answer, or the error that the caller sees.
+pub type Answer<T> = Result<T, Errno>;
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// User.
+    pub uid: u32,
+    /// Group; supplementary groups are not told.
+    pub gid: u32,
+    /// Process, 0 if it cannot be named here.
+    pub pid: u32,
+}
+
+impl Caller {
+    fn is_root(self) -> bool {
+        self.uid == 0
+    }
+}
+
+/// What the server does differently on request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Behaviour {
+    /// Everybody who reaches the mount acts as root.
+    pub fakeroot: bool,
+    /// ACLs are shown and kept.
+    pub acl: bool,
+    /// Each change of names is durable on return, whatever the medium.
+    pub dirsync: bool,
+}
+
+/// Serves one mounted file system.
+#[derive(Debug)]
+pub struct Server {
+    /// For the end: requests reach the file system through the files that they name.
+    fs: Mutex<Option<FileSystem>>,
+    nodes: Nodes,
+    behaviour: Behaviour,
+}
+
+impl Server {
+    /// A server for `fs` that knows its root directory.
+    ///
+    /// # Errors
+    /// `Corrupt` if the root directory cannot be read.
+    pub fn new(fs: FileSystem, behaviour: Behaviour) -> Result<Self, Error> {
+        let nodes = Nodes::new(fs.root()?);
+        Ok(Self {
+            fs: Mutex::new(Some(fs)),
+            nodes,
+            behaviour,
+        })
+    }
+
+    /// The file behind a number of the kernel's.
+    fn node(&self, node: u64) -> Answer<Arc<Inode>> {
+        Ok(self.nodes.get(node)?)
+    }
+
+    /// The kernel has forgotten `times` look-ups of a file.
+    pub fn forget(&self, node: u64, times: u64) {
+        self.nodes.forget(node, times);
+    }
+
+    /// Sizes and counts.
+    ///
+    /// # Errors
+    /// `ESTALE` when the mount is over.
+    pub fn statfs(&self) -> Answer<StatFs> {
+        Ok(self.node(ROOT)?.file_system().statfs())
+    }
+
+    /// Ends: lets go of every file that the kernel knew, and unmounts the file system. Requests that are under way come
+    /// to their end first; later ones get `ESTALE`.
+    ///
+    /// # Errors
+    /// `Io` if the image could not be made durable; `Busy` if a request did not end, or somebody else has handles.
+    pub fn close(&self) -> Result<(), Error> {
+        self.nodes.close();
+        let fs = self
+            .fs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        fs.map_or(Ok(()), FileSystem::unmount)
+    }
+
+    /// Ends a change of names in `dir`.
+    fn changed(&self, dir: &Inode) -> Answer<()> {
+        if self.behaviour.dirsync {
+            dir.file_system().sync()?;
+        }
+        Ok(())
+    }
+
+    /// Keeps `inode` for the kernel and answers its attributes.
+    fn found(&self, inode: Inode) -> Answer<Attributes> {
+        let attributes = inode.attributes()?;
+        self.nodes.remember(inode);
+        Ok(attributes)
+    }
+}
