@@ -18,10 +18,10 @@ use fuser::{
     BsdFileFlags, CopyFileRangeFlags, FileAttr, FileHandle, Filesystem, FopenFlags, Generation,
     INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, ReplyAttr,
     ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
-    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
+    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use crate::server::{Allocate, Caller, Change, Errno, NewNode, Seek, Server, Taken, Time};
+use crate::server::{Caller, Change, Errno, NewNode, Seek, Server, Taken, Time};
 
 /// The image has one writer, this server, and every change comes through the kernel: what the kernel knows stays true
 /// until it changes it.
@@ -163,6 +163,18 @@ fn attributes(reply: ReplyAttr, answer: Result<Attributes, Errno>) {
     }
 }
 
+/// The answer itself, or its length if the caller has no room yet.
+fn xattr(reply: ReplyXattr, room: u32, answer: Result<Vec<u8>, Errno>) {
+    match answer {
+        Err(errno) => reply.error(errno.into()),
+        Ok(value) => match u32::try_from(value.len()) {
+            Ok(len) if room == 0 => reply.size(len),
+            Ok(len) if len <= room => reply.data(&value),
+            _ => reply.error(ERANGE.into()),
+        },
+    }
+}
+
 /// An entry that says that there is no such name, for the kernel to keep.
 const NO_SUCH_NAME: FileAttr = FileAttr {
     ino: INodeNo(0),
@@ -183,6 +195,7 @@ const NO_SUCH_NAME: FileAttr = FileAttr {
 };
 
 const ENOENT: Errno = Errno(2);
+const ERANGE: Errno = Errno(34);
 
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
@@ -597,7 +610,7 @@ impl Filesystem for Adapter {
 
     fn ioctl(
         &self,
-        _request: &Request,
+        request: &Request,
         node: INodeNo,
         _handle: FileHandle,
         _flags: IoctlFlags,
@@ -606,10 +619,50 @@ impl Filesystem for Adapter {
         _output_size: u32,
         reply: ReplyIoctl,
     ) {
-        match self.server.ioctl(node.0, command, input) {
+        match self.server.ioctl(caller(request), node.0, command, input) {
             Ok(output) => reply.ioctl(0, &output),
             Err(errno) => reply.error(errno.into()),
         }
+    }
+
+    fn setxattr(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let name = name.as_bytes();
+        let answer = self
+            .server
+            .set_xattr(caller(request), node.0, name, value, flags);
+        empty(reply, answer);
+    }
+
+    fn getxattr(
+        &self,
+        _request: &Request,
+        node: INodeNo,
+        name: &OsStr,
+        size: u32,
+        reply: ReplyXattr,
+    ) {
+        xattr(reply, size, self.server.xattr(node.0, name.as_bytes()));
+    }
+
+    fn listxattr(&self, request: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
+        xattr(
+            reply,
+            size,
+            self.server.list_xattrs(caller(request), node.0),
+        );
+    }
+
+    fn removexattr(&self, _request: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        empty(reply, self.server.remove_xattr(node.0, name.as_bytes()));
     }
 
     fn fallocate(
@@ -622,10 +675,9 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let answer = Allocate::from_mode(mode).and_then(|how| {
-            self.server
-                .allocate(caller(request), node.0, offset, length, how)
-        });
+        let answer = self
+            .server
+            .allocate(caller(request), node.0, offset, length, mode);
         empty(reply, answer);
     }
 

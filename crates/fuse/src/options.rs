@@ -366,6 +366,7 @@ impl Options {
             .read_only(self.read_only)
             .no_recovery(self.no_recovery)
             .group_inherits(self.grpid)
+            .acl(self.acl)
             .reserved_for(self.reserved_uid, self.reserved_gid);
         if let Some(on_error) = self.on_error {
             options = options.on_error(on_error);
@@ -403,8 +404,6 @@ impl Options {
                 dirsync: self.dirsync,
             },
             behaviour: Behaviour {
-                fakeroot: self.fakeroot,
-                acl: self.acl,
                 dirsync: self.sync || self.dirsync,
             },
             threads: self.threads.unwrap_or(processors.clamp(2, DEFAULT_THREADS)),

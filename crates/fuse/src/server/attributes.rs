@@ -1,12 +1,8 @@
 //! Attributes: what stat answers, what chmod, chown, truncate and utimensat change.
 
-use ext2dax::{Attributes, Clock as _, FileType, Inode, SetAttributes, SystemClock, Timestamp};
+use ext2dax::{Attributes, Clock as _, InodeFlags, SetAttributes, SystemClock, Timestamp};
 
 use super::{Answer, Caller, Errno, Server};
-
-const SET_UID: u16 = 0o4000;
-const SET_GID: u16 = 0o2000;
-const GROUP_EXECUTE: u16 = 0o0010;
 
 /// A time to set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,40 +30,6 @@ pub struct Change {
     pub modified: Option<Time>,
 }
 
-impl Change {
-    /// A change of owner, or a chown that names neither owner nor group: the kernel sends that as a change of nothing.
-    fn is_chown(&self) -> bool {
-        self.uid.is_some() || self.gid.is_some() || *self == Self::default()
-    }
-}
-
-/// What a mode loses when somebody else's bytes or another owner come in: set-user-id, and set-group-id where it means
-/// a program and not mandatory locking.
-pub(super) fn without_set_id(permissions: u16) -> u16 {
-    let lost = if permissions & GROUP_EXECUTE != 0 {
-        SET_UID | SET_GID
-    } else {
-        SET_UID
-    };
-    permissions & !lost
-}
-
-/// Takes the set-id bits from a regular file whose contents change.
-pub(super) fn drop_set_id(inode: &Inode) -> Answer<()> {
-    if inode.file_type() != FileType::Regular {
-        return Ok(());
-    }
-    let old = inode.attributes()?.permissions;
-    let new = without_set_id(old);
-    if new != old {
-        inode.set_attributes(&SetAttributes {
-            permissions: Some(new),
-            ..SetAttributes::default()
-        })?;
-    }
-    Ok(())
-}
-
 impl Server {
     /// What stat answers.
     ///
@@ -79,29 +41,33 @@ impl Server {
 
     /// Changes attributes, the length first: if that fails, nothing has changed.
     ///
+    /// A change of nothing is a chown(2) that names neither owner nor group, and does what is left of one: set-id bits go,
+    /// the change time is set.
+    ///
     /// # Errors
     /// `EROFS`, `EPERM` by a flag, `EFBIG`, `ENOSPC`, `EINVAL` for the length of anything but a regular file.
     pub fn set_attributes(&self, caller: Caller, node: u64, change: Change) -> Answer<Attributes> {
         let inode = self.node(node)?;
         if let Some(size) = change.size {
-            inode.set_len(size)?;
             if !caller.is_root() {
-                drop_set_id(&inode)?;
+                inode.clear_privileges()?;
             }
+            inode.set_len(size)?;
         }
-        let mut permissions = change
-            .mode
-            .map(|mode| u16::try_from(mode & 0o7777).unwrap_or(0));
-        if permissions.is_none() && change.is_chown() && inode.file_type() != FileType::Directory {
-            let old = inode.attributes()?.permissions;
-            permissions = Some(without_set_id(old)).filter(|new| *new != old);
+        if change == Change::default() {
+            inode.clear_privileges()?;
         }
+        let touch = change.accessed == Some(Time::Now) && change.modified == Some(Time::Now);
+        let time = |time: Option<Time>| time.filter(|_| !touch).map(Self::resolve);
         let set = SetAttributes {
-            permissions,
+            permissions: change
+                .mode
+                .map(|mode| u16::try_from(mode & 0o7777).unwrap_or(0)),
             uid: change.uid,
             gid: change.gid,
-            accessed: change.accessed.map(Self::resolve),
-            modified: change.modified.map(Self::resolve),
+            accessed: time(change.accessed),
+            modified: time(change.modified),
+            touch,
         };
         if set != SetAttributes::default() || change.size.is_none() {
             inode.set_attributes(&set)?;
@@ -125,9 +91,7 @@ impl Server {
             return Ok(());
         }
         let flags = self.node(node)?.attributes()?.flags;
-        if flags.contains(ext2dax::InodeFlags::IMMUTABLE)
-            || flags.contains(ext2dax::InodeFlags::APPEND) && !appends
-        {
+        if flags.contains(InodeFlags::IMMUTABLE) || flags.contains(InodeFlags::APPEND) && !appends {
             return Err(Errno::EPERM);
         }
         Ok(())

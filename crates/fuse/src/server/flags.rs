@@ -5,12 +5,13 @@
 
 use ext2dax::{FileType, InodeFlags};
 
-use super::{Answer, Errno, Server};
+use super::{Answer, Caller, Errno, Server};
 
 /// Commands of `linux/fs.h` in their 64-bit and 32-bit spelling; the arguments are 32 bits wide in both.
 const GET_FLAGS: [u32; 2] = [0x8008_6601, 0x8004_6601];
 const SET_FLAGS: [u32; 2] = [0x4008_6602, 0x4004_6602];
 const GET_VERSION: [u32; 2] = [0x8008_7601, 0x8004_7601];
+const SET_VERSION: [u32; 2] = [0x4008_7602, 0x4004_7602];
 const GET_EXTENDED: u32 = 0x801c_581f;
 const SET_EXTENDED: u32 = 0x401c_5820;
 
@@ -61,8 +62,8 @@ impl Server {
     /// ioctl(2): the bytes of the answer.
     ///
     /// # Errors
-    /// `ENOTTY` for any other command; `EROFS`; `EOPNOTSUPP` for flags and sizes that ext2 has no place for.
-    pub fn ioctl(&self, node: u64, command: u32, input: &[u8]) -> Answer<Vec<u8>> {
+    /// `ENOTTY` for any other command; `EROFS`; `EPERM` for the version of somebody else's file; `EOPNOTSUPP` for flags and sizes that ext2 has no place for.
+    pub fn ioctl(&self, caller: Caller, node: u64, command: u32, input: &[u8]) -> Answer<Vec<u8>> {
         let inode = self.node(node)?;
         if !matches!(inode.file_type(), FileType::Regular | FileType::Directory) {
             return Err(Errno::ENOTTY);
@@ -73,11 +74,15 @@ impl Server {
             _ if GET_FLAGS.contains(&command) => Ok(bytes(old.bits()).to_vec()),
             _ if GET_VERSION.contains(&command) => Ok(bytes(attributes.generation).to_vec()),
             _ if SET_FLAGS.contains(&command) => {
-                // What a user cannot change stays, whatever he sends: as the drivers of Linux have it.
-                let asked = InodeFlags::from_bits_retain(word(input, 0)?);
-                let new = asked & InodeFlags::USER_MODIFIABLE
-                    | old.difference(InodeFlags::USER_MODIFIABLE);
-                inode.set_flags(new)?;
+                inode.set_flags(InodeFlags::from_bits_retain(word(input, 0)?))?;
+                Ok(Vec::new())
+            }
+            _ if SET_VERSION.contains(&command) => {
+                // The kernel checks ownership for the commands that it knows, and this is none of them.
+                if !caller.is_root() && caller.uid != attributes.uid {
+                    return Err(Errno::EPERM);
+                }
+                inode.set_generation(word(input, 0)?)?;
                 Ok(Vec::new())
             }
             GET_EXTENDED => {

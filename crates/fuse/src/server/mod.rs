@@ -4,9 +4,10 @@
 //! | module | holds |
 //! |---|---|
 //! | `names` | look-up, making, removing and moving names, listing directories |
-//! | `attributes` | getattr, setattr, set-id bits |
+//! | `attributes` | getattr, setattr, what open allows |
 //! | `contents` | read, write, allocate, seek, copy, sync |
 //! | `flags` | ioctl: flags, version, extended flags |
+//! | `xattr` | extended attributes and access control lists |
 //!
 //! Permissions are the kernel's to check (`default_permissions`), before a request comes here. What it cannot check,
 //! because only the file system knows, is checked here: immutable and append-only flags, and who may set them.
@@ -18,6 +19,7 @@ mod attributes;
 mod contents;
 mod flags;
 mod names;
+mod xattr;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -26,7 +28,7 @@ use ext2dax::{Attributes, Error, FileSystem, Inode, StatFs};
 use crate::nodes::{Nodes, ROOT};
 
 pub use attributes::{Change, Time};
-pub use contents::{Allocate, Seek};
+pub use contents::Seek;
 pub use names::{Listed, NewNode, Taken};
 
 /// An error as the kernel takes it: a positive number of `errno.h`.
@@ -65,15 +67,27 @@ impl Caller {
     fn is_root(self) -> bool {
         self.uid == 0
     }
+
+    /// Whether the group is his, or one of his supplementary groups, which only the process itself can tell.
+    fn is_in_group(self, gid: u32) -> bool {
+        self.gid == gid || supplementary_groups(self.pid).contains(&gid)
+    }
+}
+
+/// Empty if the process is gone or cannot be looked at.
+fn supplementary_groups(pid: u32) -> Vec<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let groups = status.lines().find_map(|line| line.strip_prefix("Groups:"));
+    groups
+        .unwrap_or_default()
+        .split_whitespace()
+        .filter_map(|group| group.parse().ok())
+        .collect()
 }
 
 /// What the server does differently on request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Behaviour {
-    /// Everybody who reaches the mount acts as root.
-    pub fakeroot: bool,
-    /// ACLs are shown and kept.
-    pub acl: bool,
     /// Each change of names is durable on return, whatever the medium.
     pub dirsync: bool,
 }

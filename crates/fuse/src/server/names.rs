@@ -48,7 +48,8 @@ impl NewNode {
     fn new(self, caller: Caller) -> New {
         New {
             // Sixteen bits of mode are all there are.
-            mode: u16::try_from(self.mode & !self.umask & 0xffff).unwrap_or(0),
+            mode: u16::try_from(self.mode & 0xffff).unwrap_or(0),
+            umask: u16::try_from(self.umask & 0o777).unwrap_or(0),
             uid: caller.uid,
             gid: caller.gid,
             device: unpack_device(self.device),
