@@ -3,6 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`crash`] | every state that a crash can leave, from a recorder's log |
+//! | [`exerciser`] | one file by every route at once, beside a vector of bytes |
 //! | [`hostile`] | images with bad numbers, and everything that is done with them |
 //! | [`judge`] | e2fsck, debugfs, our fsck: verdicts on an image |
 //! | [`kernel`] | an image mounted by the kernel |
@@ -20,6 +21,7 @@
 
 pub mod crash;
 pub mod drive;
+pub mod exerciser;
 pub mod hostile;
 pub mod judge;
 pub mod kernel;

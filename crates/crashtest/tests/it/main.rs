@@ -8,6 +8,8 @@
 
 mod attributes;
 mod crash;
+#[cfg(target_os = "linux")]
+mod exerciser;
 mod fixtures;
 mod hostile;
 mod interop_model;

@@ -99,10 +99,14 @@ impl Node {
         let Range { start, end } = range;
         check_range(&range)?;
         self.change(|| {
-            if end > file.size() {
+            let before = file.size();
+            if end > before {
                 file.truncate(end)?;
             }
-            file.allocate_range(start..end)
+            file.allocate_range(start..end).inspect_err(|_| {
+                // What could not be allocated must not look as if it had been.
+                let _ = file.truncate(before.min(file.size()));
+            })
         })
     }
 
