@@ -77,6 +77,8 @@ pub enum Promise {
     /// Names and kinds as before or after; contents of regular files in any mixture, but nobody else's: writes to
     /// blocks that the file has already, and operations that go block by block.
     Contents,
+    /// The mode as before or after, and the attributes as before or after, but perhaps not both of one time.
+    ModeAndList,
 }
 
 /// An operation on a prepared tree.
@@ -126,6 +128,19 @@ impl Scenario {
     /// # Errors
     /// Whatever the file system answered where it should not.
     pub fn record(&self, shape: Shape) -> Result<Recording> {
+        self.record_planted(shape, |_, _| Ok(()))
+    }
+
+    /// The same with something on the medium that this library does not write: `plant` stores it there behind the mount's
+    /// back, after the tree has been prepared.
+    ///
+    /// # Errors
+    /// As [`Scenario::record`].
+    pub fn record_planted(
+        &self,
+        shape: Shape,
+        plant: impl FnOnce(&FileSystem, &Pmem) -> Result<()>,
+    ) -> Result<Recording> {
         let recorder = Recorder::new();
         recorder.pause(true);
         let pmem = shape.make()?;
@@ -138,6 +153,7 @@ impl Scenario {
         (self.prepare)(&fs).context("prepare")?;
         // The first change of a mount marks the image as in use; that is not the operation's.
         fs.create("/settled").context("settle")?;
+        plant(&fs, &pmem).context("plant")?;
         let before = shown::read(&fs).context("read the tree before")?;
         fs.sync().context("sync")?;
         let base = contents(&pmem);

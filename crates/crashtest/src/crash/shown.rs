@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ext2dax::{Error, FileSystem, Metadata};
+use ext2dax::{Error, FileSystem, Inode, Metadata};
 
 /// One object as a name shows it.
 #[derive(Clone, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct Node {
     pub contents: Vec<u8>,
     /// Inode number: two names of one file show the same.
     pub ino: u32,
+    /// Extended attributes by name.
+    pub attributes: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 impl std::fmt::Debug for Node {
@@ -27,6 +29,7 @@ impl std::fmt::Debug for Node {
             size,
             contents,
             ino,
+            attributes,
         } = self;
         let used = contents
             .iter()
@@ -38,10 +41,13 @@ impl std::fmt::Debug for Node {
             "inode {ino} mode {mode:o} links {links} size {size} \"{head}\""
         )?;
         if used > 24 {
-            write!(f, "..{used}")
-        } else {
-            Ok(())
+            write!(f, "..{used}")?;
         }
+        for (name, value) in attributes {
+            let value = value.escape_ascii();
+            write!(f, " {}=\"{value}\"", name.escape_ascii())?;
+        }
+        Ok(())
     }
 }
 
@@ -57,12 +63,24 @@ pub type Tree = BTreeMap<Vec<u8>, Node>;
 pub fn read(fs: &FileSystem) -> Result<Tree, Error> {
     let mut tree = Tree::new();
     let root = fs.metadata("/")?;
-    tree.insert(Vec::new(), node(&root, Vec::new()));
+    tree.insert(
+        Vec::new(),
+        node(&root, Vec::new(), attributes(&fs.root()?)?),
+    );
     walk(fs, b"/", &mut tree)?;
     Ok(tree)
 }
 
-fn node(metadata: &Metadata, contents: Vec<u8>) -> Node {
+/// All attributes of a file.
+fn attributes(inode: &Inode) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Error> {
+    let names = inode.list_xattrs()?;
+    names
+        .into_iter()
+        .map(|name| inode.xattr(&name).map(|value| (name, value)))
+        .collect()
+}
+
+fn node(metadata: &Metadata, contents: Vec<u8>, attributes: BTreeMap<Vec<u8>, Vec<u8>>) -> Node {
     let size = if metadata.is_dir() { 0 } else { metadata.len() };
     Node {
         mode: metadata.mode(),
@@ -70,10 +88,12 @@ fn node(metadata: &Metadata, contents: Vec<u8>) -> Node {
         size,
         contents,
         ino: metadata.ino(),
+        attributes,
     }
 }
 
 fn walk(fs: &FileSystem, directory: &[u8], tree: &mut Tree) -> Result<(), Error> {
+    let inode = fs.inode(directory)?;
     for entry in fs.read_dir(directory)? {
         let entry = entry?;
         let mut path = directory.to_vec();
@@ -90,7 +110,8 @@ fn walk(fs: &FileSystem, directory: &[u8], tree: &mut Tree) -> Result<(), Error>
         } else {
             Vec::new()
         };
-        tree.insert(path.clone(), node(&metadata, contents));
+        let attributes = attributes(&inode.lookup(entry.file_name())?)?;
+        tree.insert(path.clone(), node(&metadata, contents, attributes));
         if metadata.is_dir() {
             path.push(b'/');
             walk(fs, &path, tree)?;
@@ -99,8 +120,8 @@ fn walk(fs: &FileSystem, directory: &[u8], tree: &mut Tree) -> Result<(), Error>
     Ok(())
 }
 
-/// Where two trees differ in what is promised: names, kinds, permissions, sizes, contents. Link counts may be too high
-/// after a crash, and inode numbers are nobody's business.
+/// Where two trees differ in what is promised: names, kinds, permissions, sizes, contents, attributes. Link counts may be
+/// too high after a crash, and inode numbers are nobody's business.
 pub fn difference(one: &Tree, other: &Tree) -> Option<String> {
     for (path, node) in one {
         let shown = path.escape_ascii();
@@ -109,7 +130,8 @@ pub fn difference(one: &Tree, other: &Tree) -> Option<String> {
             Some(theirs) => {
                 let same = node.mode == theirs.mode
                     && node.size == theirs.size
-                    && node.contents == theirs.contents;
+                    && node.contents == theirs.contents
+                    && node.attributes == theirs.attributes;
                 if !same {
                     return Some(format!("{shown}: {node:?} against {theirs:?}"));
                 }

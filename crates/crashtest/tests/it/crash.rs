@@ -15,6 +15,7 @@ use ext2dax_crashtest::crash::scenario::{Promise, Recording, Scenario, Shape, co
 use ext2dax_crashtest::crash::{CrashState, Enumeration, Limits, Report, mutation, oracle};
 use ext2dax_crashtest::judge::soak;
 
+mod attributes;
 mod death;
 mod scenarios;
 
@@ -169,7 +170,11 @@ fn a_missing_flush_or_fence_is_noticed() {
     let shape = Shape::small(1024, 128);
     let e2fsck = soak().then(E2fsck::find).flatten();
     let (mut noticed, mut survivors) = (0, Vec::new());
-    for scenario in scenarios::NAMES.iter().chain(scenarios::CONTENTS) {
+    for scenario in scenarios::NAMES
+        .iter()
+        .chain(scenarios::CONTENTS)
+        .chain(attributes::ATTRIBUTES)
+    {
         let recording = scenario.record(shape).unwrap();
         let mut here = 0;
         for mistake in mutation::mistakes(&recording.events) {
@@ -246,7 +251,11 @@ fn work_after_a_crash_leaves_nothing_worse() {
     let shape = Shape::small(1024, 128);
     let Some(e2fsck) = E2fsck::find() else { return };
     let mut failed = Vec::new();
-    for scenario in scenarios::NAMES.iter().chain(scenarios::CONTENTS) {
+    for scenario in scenarios::NAMES
+        .iter()
+        .chain(scenarios::CONTENTS)
+        .chain(attributes::ATTRIBUTES)
+    {
         let recording = scenario.record(shape).unwrap();
         let place = |offset| recording.places.place(offset);
         let mut states = Vec::new();
