@@ -110,8 +110,20 @@ pub fn check(path: &Path) -> Result<()> {
 /// # Errors
 /// When there is not enough memory.
 pub fn in_flushed_memory(mib: u64, inodes: u32) -> Result<FileSystem> {
+    on_medium(mib, inodes, Persist::FlushLines)
+}
+
+/// A file system in plain memory that needs no flushes.
+///
+/// # Errors
+/// When there is not enough memory.
+pub fn in_memory(mib: u64, inodes: u32) -> Result<FileSystem> {
+    on_medium(mib, inodes, Persist::Volatile)
+}
+
+fn on_medium(mib: u64, inodes: u32, persist: Persist) -> Result<FileSystem> {
     let plan = ext2dax_mkfs::Plan::new(&options(inodes), mib << 20)?;
-    let pmem = Pmem::new(AnonRegion::with_persist(mib << 20, Persist::FlushLines)?);
+    let pmem = Pmem::new(AnonRegion::with_persist(mib << 20, persist)?);
     plan.write(&pmem)?;
     FileSystem::mount_pmem(pmem, &MountOptions::new()).context("mounting in memory")
 }

@@ -23,6 +23,12 @@ const SUPERBLOCK: Off<RawSuperblock> = Off::new(1024);
 /// Locks of groups; groups share them modulo this number. A thread holds one at a time.
 const GROUP_LOCKS: u32 = 64;
 
+/// How far a share of a counter may stand away from what the total knows of it.
+const SHARE: i64 = 64;
+
+/// How far the totals may be off, all shares together.
+const SLACK: i64 = SHARE * GROUP_LOCKS as i64;
+
 /// How to open a volume.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -59,10 +65,29 @@ pub struct State {
     pmem: Pmem,
     geometry: Geometry,
     pub(crate) groups: Groups,
-    locks: Box<[Mutex<()>]>,
-    free_blocks: AtomicI64,
-    free_inodes: AtomicI64,
+    shares: Box<[Share]>,
+    totals: Totals,
     all_counted: AtomicBool,
+}
+
+/// The lock of some groups, and what changed in them since they last told the totals: allocations in different groups
+/// store to no line in common.
+#[repr(align(128))]
+struct Share {
+    lock: Mutex<()>,
+    free: [AtomicI64; 2],
+}
+
+/// Free blocks and inodes of the whole volume, less what the shares hold back. On lines of their own: they change under
+/// the eyes of threads that read everything else in [`State`].
+#[repr(align(128))]
+#[derive(Debug, Default)]
+struct Totals([AtomicI64; 2]);
+
+impl Totals {
+    fn of(&self, kind: Kind) -> &AtomicI64 {
+        &self.0[kind as usize]
+    }
 }
 
 impl Deref for Volume {
@@ -84,8 +109,7 @@ impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Volume")
             .field("geometry", &self.geometry)
-            .field("free_blocks", &self.free_blocks)
-            .field("free_inodes", &self.free_inodes)
+            .field("free", &self.totals)
             .finish_non_exhaustive()
     }
 }
@@ -98,19 +122,23 @@ impl Volume {
     /// `NoMemory` for the group table: 64 bytes a group, taken up only where touched.
     pub fn open(pmem: Pmem, geometry: Geometry, options: Options) -> Result<Self> {
         let groups = Groups::new(&geometry)?;
-        let locks = (0..geometry.groups().min(GROUP_LOCKS))
-            .map(|order| Mutex::with_order(rank::GROUP, u64::from(order), ()))
+        let shares = (0..geometry.groups().min(GROUP_LOCKS))
+            .map(|order| Share {
+                lock: Mutex::with_order(rank::GROUP, u64::from(order), ()),
+                free: Default::default(),
+            })
             .collect();
         let count = |at: Off<U32>| AtomicI64::new(i64::from(pmem.load(at).get()));
-        let free_blocks = count(field!(SUPERBLOCK, RawSuperblock, s_free_blocks_count));
-        let free_inodes = count(field!(SUPERBLOCK, RawSuperblock, s_free_inodes_count));
+        let totals = Totals([
+            count(field!(SUPERBLOCK, RawSuperblock, s_free_blocks_count)),
+            count(field!(SUPERBLOCK, RawSuperblock, s_free_inodes_count)),
+        ]);
         Ok(Self(Arc::new(State {
             pmem,
             geometry,
             groups,
-            locks,
-            free_blocks,
-            free_inodes,
+            shares,
+            totals,
             all_counted: AtomicBool::new(options.trust_counters),
         })))
     }
@@ -208,14 +236,22 @@ impl State {
 
     /// The lock of a group's bitmaps and counters.
     pub(crate) fn lock_group(&self, group: GroupNr) -> MutexGuard<'_, ()> {
-        self.locks[(group.get() % GROUP_LOCKS) as usize].lock()
+        self.share(group).lock.lock()
+    }
+
+    fn share(&self, group: GroupNr) -> &Share {
+        &self.shares[(group.get() % GROUP_LOCKS) as usize]
     }
 
     /// Counts a group's bits unless that has been done. The caller holds the group's lock.
     pub(crate) fn count_group(&self, group: GroupNr) -> Result<()> {
         if let Some((blocks, inodes)) = self.groups.count(&self.pmem, &self.geometry, group)? {
-            self.free_blocks.fetch_add(blocks, Ordering::Relaxed);
-            self.free_inodes.fetch_add(inodes, Ordering::Relaxed);
+            self.totals
+                .of(Kind::Blocks)
+                .fetch_add(blocks, Ordering::Relaxed);
+            self.totals
+                .of(Kind::Inodes)
+                .fetch_add(inodes, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -233,8 +269,10 @@ impl State {
         }
         // Allocations on other threads meanwhile may make this slightly off; nobody trusts it (crash.md R8), and the
         // last call, at unmount, is alone.
-        self.free_blocks.store(blocks, Ordering::Relaxed);
-        self.free_inodes.store(inodes, Ordering::Relaxed);
+        for (kind, sum) in [(Kind::Blocks, blocks), (Kind::Inodes, inodes)] {
+            let held: i64 = self.held_back(kind);
+            self.totals.of(kind).store(sum - held, Ordering::Relaxed);
+        }
         self.all_counted.store(true, Ordering::Release);
     }
 
@@ -244,51 +282,75 @@ impl State {
         }
     }
 
+    /// Changes a counter of a group and of the volume. The caller holds the group's lock and has counted the group.
     pub(crate) fn adjust(&self, group: GroupNr, kind: Kind, by: i32) {
         self.groups.adjust(group, kind, by);
-        let total = match kind {
-            Kind::Blocks => &self.free_blocks,
-            Kind::Inodes => &self.free_inodes,
-        };
-        total.fetch_add(i64::from(by), Ordering::Relaxed);
+        let share = &self.share(group).free[kind as usize];
+        // Stored under the group's lock, so nobody else changes it meanwhile.
+        let held = share.load(Ordering::Relaxed) + i64::from(by);
+        if held.abs() < SHARE {
+            share.store(held, Ordering::Relaxed);
+        } else {
+            share.store(0, Ordering::Relaxed);
+            self.totals.of(kind).fetch_add(held, Ordering::Relaxed);
+        }
     }
 
-    /// How many blocks the caller may still take.
+    /// What the shares have not told the totals.
+    fn held_back(&self, kind: Kind) -> i64 {
+        self.shares
+            .iter()
+            .map(|share| share.free[kind as usize].load(Ordering::Relaxed))
+            .sum()
+    }
+
+    /// The count as exactly as other threads allow: looks at every share.
+    fn exact(&self, kind: Kind) -> i64 {
+        self.totals.of(kind).load(Ordering::Relaxed) + self.held_back(kind)
+    }
+
+    /// How many blocks the caller may still take: exactly when they are few, else a number within [`SLACK`].
     pub(crate) fn spendable(&self, privileged: bool) -> u64 {
         let reserve = if privileged {
             0
         } else {
             i64::from(self.geometry.reserved_blocks())
         };
-        let left =
-            || u64::try_from(self.free_blocks.load(Ordering::Relaxed) - reserve).unwrap_or(0);
+        let about = self.totals.of(Kind::Blocks).load(Ordering::Relaxed) - reserve - SLACK;
+        if about > SLACK {
+            return about.unsigned_abs();
+        }
+        let left = || u64::try_from(self.exact(Kind::Blocks) - reserve).unwrap_or(0);
         if left() == 0 {
             self.count_all_unless_trusted();
         }
         left()
     }
 
-    /// Free blocks without a look at the medium: right after a clean unmount, else a guess until all are counted.
+    /// Free blocks without a look at the medium, within [`SLACK`]: right after a clean unmount, else a guess until all
+    /// are counted.
     pub(crate) fn free_blocks_guess(&self) -> u64 {
-        u64::try_from(self.free_blocks.load(Ordering::Relaxed)).unwrap_or(0)
+        u64::try_from(self.totals.of(Kind::Blocks).load(Ordering::Relaxed)).unwrap_or(0)
     }
 
+    /// The same of inodes.
     pub(crate) fn free_inodes_guess(&self) -> u64 {
-        u64::try_from(self.free_inodes.load(Ordering::Relaxed)).unwrap_or(0)
+        u64::try_from(self.totals.of(Kind::Inodes).load(Ordering::Relaxed)).unwrap_or(0)
     }
 
     /// What is free.
     ///
-    /// The first call after an unclean end reads every bitmap; every other call reads three numbers.
+    /// The first call after an unclean end reads every bitmap; every other call reads a number of each share.
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.count_all_unless_trusted();
-        let free_blocks = self.free_blocks_guess();
+        let free_blocks = u64::try_from(self.exact(Kind::Blocks)).unwrap_or(0);
+        let free_inodes = u64::try_from(self.exact(Kind::Inodes)).unwrap_or(0);
         Counts {
             free_blocks,
             available_blocks: free_blocks
                 .saturating_sub(u64::from(self.geometry.reserved_blocks())),
-            free_inodes: self.free_inodes_guess(),
+            free_inodes,
         }
     }
 
@@ -320,7 +382,11 @@ impl State {
             self.pmem.flush(at.at(), size_of::<RawGroupDesc>() as u64);
         }
         let wide = |count: u64| U32::new(u32::try_from(count).unwrap_or(u32::MAX));
-        let (blocks, inodes) = (self.free_blocks_guess(), self.free_inodes_guess());
+        let Counts {
+            free_blocks: blocks,
+            free_inodes: inodes,
+            ..
+        } = self.counts();
         self.pmem.store(
             field!(SUPERBLOCK, RawSuperblock, s_free_blocks_count),
             wide(blocks),
