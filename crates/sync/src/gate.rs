@@ -1,22 +1,29 @@
 //! Gates: many may be inside at once, and one can close the gate and wait until all have left.
 //!
+//! Those inside are counted in [lanes](crate::lane), so that threads which go through an open gate side by side store to
+//! no line in common.
+//!
 //! # Invariants
 //! While the gate is closed nobody enters; [`Gate::drain`] returns only when nobody is inside. Entering an open gate and
-//! leaving it is one atomic operation each.
+//! leaving it is one atomic change each, of the lane, before a look at `closed`; whoever closes sets `closed` before he
+//! looks at the lanes. So either the one who enters sees the closed gate and steps back, or the one who drains sees him.
 
 use core::fmt;
 
-use crate::atomic::{AtomicU64, Ordering};
+use crate::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::backend;
+use crate::lane::{LANES, lane};
 use crate::rank::{Held, Nesting, Rank, Tag};
 
-/// The top bit: closed. The bits below count those inside.
-const CLOSED: u64 = 1 << 63;
+/// Those inside who came by one lane.
+#[repr(align(128))]
+struct Lane(AtomicU64);
 
 /// A closable, counted gate with a place in the lock table.
 pub struct Gate {
     tag: Tag,
-    state: AtomicU64,
+    closed: AtomicBool,
+    lanes: [Lane; LANES],
     /// Guards nothing but sleep: whoever changes what others wait for takes it before waking them.
     sleep: backend::Mutex<()>,
     wake: backend::Condvar,
@@ -31,14 +38,18 @@ pub struct GateGuard<'a> {
 
 /// Being inside a gate, for as long as some object lives, on whatever thread; the order check does not see it.
 #[must_use = "the gate is left when the pass is dropped"]
-pub struct GatePass<'a>(&'a Gate);
+pub struct GatePass<'a> {
+    gate: &'a Gate,
+    lane: usize,
+}
 
 impl Gate {
     /// An open gate of `rank`.
     pub const fn new(rank: Rank) -> Self {
         Gate {
             tag: Tag::new(rank, 0),
-            state: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+            lanes: [const { Lane(AtomicU64::new(0)) }; LANES],
             sleep: backend::Mutex::new(()),
             wake: backend::Condvar::new(),
         }
@@ -53,28 +64,28 @@ impl Gate {
     #[inline]
     pub fn enter(&self) -> GateGuard<'_> {
         let held = self.tag.acquire(Nesting::Strict);
-        while !self.count_in() {
-            self.wait_for_open();
-        }
-        GateGuard {
-            pass: GatePass(self),
-            held,
-        }
+        let pass = loop {
+            match self.count_in() {
+                Some(pass) => break pass,
+                None => self.wait_for_open(),
+            }
+        };
+        GateGuard { pass, held }
     }
 
     /// Goes in if the gate is open. Never waits, so any order is allowed.
     #[track_caller]
     #[inline]
     pub fn try_enter(&self) -> Option<GateGuard<'_>> {
-        self.count_in().then(|| GateGuard {
-            pass: GatePass(self),
+        self.count_in().map(|pass| GateGuard {
+            pass,
             held: self.tag.acquire(Nesting::NoWait),
         })
     }
 
     /// Closes the gate: from now on nobody enters. Those inside stay; see [`Gate::drain`]. Returns whether it was open.
     pub fn close(&self) -> bool {
-        self.state.fetch_or(CLOSED, Ordering::AcqRel) & CLOSED == 0
+        !self.closed.swap(true, Ordering::SeqCst)
     }
 
     /// Waits until nobody is inside. The gate has been closed by the caller, and stays so.
@@ -87,43 +98,41 @@ impl Gate {
     pub fn drain(&self) {
         let _held = self.tag.acquire(Nesting::Strict);
         let mut sleep = self.sleep.lock();
-        // Acquire pairs with the release of the last one out: what was done inside is visible after the drain.
-        while self.state.load(Ordering::Acquire) & !CLOSED != 0 {
+        // Looking at a lane pairs with leaving by it: what was done inside is visible after the drain.
+        while self.count() != 0 {
             sleep = self.wake.wait(sleep);
         }
     }
 
     /// Opens the gate again and lets the waiting in.
     pub fn open(&self) {
-        self.state.fetch_and(!CLOSED, Ordering::AcqRel);
+        self.closed.store(false, Ordering::SeqCst);
         self.wake_all();
     }
 
     /// Whether the gate is closed at this moment.
     pub fn is_closed(&self) -> bool {
-        self.state.load(Ordering::Acquire) & CLOSED != 0
+        self.closed.load(Ordering::SeqCst)
     }
 
-    /// How many are inside at this moment.
+    /// How many are inside at this moment, those included who are about to see that the gate is closed. While it is, 0
+    /// means that nobody is.
     pub fn count(&self) -> u64 {
-        self.state.load(Ordering::Acquire) & !CLOSED
+        self.lanes
+            .iter()
+            .map(|lane| lane.0.load(Ordering::SeqCst))
+            .sum()
     }
 
     #[inline]
-    fn count_in(&self) -> bool {
-        let mut state = self.state.load(Ordering::Relaxed);
-        while state & CLOSED == 0 {
-            match self.state.compare_exchange_weak(
-                state,
-                state + 1,
-                Ordering::AcqRel,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => return true,
-                Err(now) => state = now,
-            }
+    fn count_in(&self) -> Option<GatePass<'_>> {
+        let lane = lane();
+        self.lanes[lane].0.fetch_add(1, Ordering::SeqCst);
+        if self.is_closed() {
+            self.count_out(lane);
+            return None;
         }
-        false
+        Some(GatePass { gate: self, lane })
     }
 
     #[cold]
@@ -135,9 +144,9 @@ impl Gate {
     }
 
     #[inline]
-    fn count_out(&self) {
-        // Only the last one out of a closed gate has somebody to wake.
-        if self.state.fetch_sub(1, Ordering::AcqRel) == CLOSED | 1 {
+    fn count_out(&self, lane: usize) {
+        // Only out of a closed gate somebody waits to see the others leave.
+        if self.lanes[lane].0.fetch_sub(1, Ordering::SeqCst) == 1 && self.is_closed() {
             self.wake_all();
         }
     }
@@ -163,7 +172,7 @@ impl<'a> GateGuard<'a> {
 impl Drop for GatePass<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.0.count_out();
+        self.gate.count_out(self.lane);
     }
 }
 

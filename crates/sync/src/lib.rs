@@ -26,6 +26,7 @@ mod condvar;
 #[cfg(shuttle)]
 pub mod explore;
 mod gate;
+pub mod lane;
 mod mutex;
 pub mod rank;
 mod rwlock;
