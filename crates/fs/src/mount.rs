@@ -2,23 +2,32 @@
 //!
 //! [`Core`] is what every part of the file system needs and owns no inodes; [`Mount`] owns those, and everything else that
 //! is alive while the file system is mounted. [`FileSystem`] is the caller's handle to it.
+//!
+//! Each inode in core refers to the one, each handle to the other, and both come and go by the million. A reference counts
+//! in a word, and one word for all threads would be what they wait for. So there is a `Core` and a `Mount` for each
+//! [lane](ext2dax_sync::lane) beside the first ones, all with the same parts: whoever keeps a reference asks for the one
+//! `near` him.
 
-use alloc::sync::Arc;
+use alloc::boxed::Box;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
 use core::fmt;
+use core::ops::Deref;
 
 use ext2dax_dax::Gates;
 use ext2dax_format::slot::MountRecord;
 use ext2dax_format::superblock::{RawSuperblock, STATE_ERROR, STATE_VALID};
-use ext2dax_format::{Error, Features, Geometry, Result, Timestamp};
+use ext2dax_format::{Error, Features, Geometry, Ino, Result, Timestamp};
 use ext2dax_getblock::Volume;
 use ext2dax_pmem::{Pmem, PmemRegion};
 use ext2dax_sync::atomic::{AtomicBool, Ordering};
+use ext2dax_sync::lane::{LANES, lane};
 use ext2dax_sync::{Mutex, rank};
 
 use crate::clock::Clock;
 #[cfg(not(feature = "std"))]
 use crate::clock::FixedClock;
-use crate::inode::{Inodes, Versions, lifetime};
+use crate::inode::{Inodes, Node, Versions, lifetime};
 use crate::ops::Temporaries;
 use crate::options::{MountOptions, StatfsStyle};
 use crate::orphan::OrphanList;
@@ -31,6 +40,13 @@ pub(crate) struct Core {
     pub(crate) volume: Volume,
     pub(crate) pmem: Pmem,
     pub(crate) geometry: Geometry,
+    parts: Arc<CoreParts>,
+    /// One for each lane; none of these has more.
+    lanes: Box<[Arc<Core>]>,
+}
+
+/// What the lanes of a [`Core`] have in common.
+pub(crate) struct CoreParts {
     pub(crate) gates: Arc<Gates>,
     pub(crate) orphans: OrphanList,
     pub(crate) state: State,
@@ -52,7 +68,35 @@ impl fmt::Debug for Core {
     }
 }
 
+impl Deref for Core {
+    type Target = CoreParts;
+
+    #[inline]
+    fn deref(&self) -> &CoreParts {
+        &self.parts
+    }
+}
+
 impl Core {
+    fn new(volume: &Volume, pmem: &Pmem, geometry: Geometry, parts: CoreParts) -> Arc<Self> {
+        let parts = Arc::new(parts);
+        let with = |lanes| {
+            Arc::new(Self {
+                volume: volume.apart(),
+                pmem: pmem.clone(),
+                geometry,
+                parts: Arc::clone(&parts),
+                lanes,
+            })
+        };
+        with((0..LANES).map(|_| with(Box::default())).collect())
+    }
+
+    /// A reference to keep, counted in the calling thread's lane.
+    pub(crate) fn near(self: &Arc<Self>) -> Arc<Self> {
+        Arc::clone(self.lanes.get(lane()).unwrap_or(self))
+    }
+
     /// # Errors
     /// `ReadOnlyFs` if the file system may not be written, or no longer.
     pub(crate) fn writable(&self) -> Result<()> {
@@ -97,8 +141,20 @@ fn may_use_reserve(superblock: &RawSuperblock, options: &MountOptions) -> bool {
 
 /// A mounted file system. See the module's documentation.
 pub(crate) struct Mount {
+    parts: Arc<MountParts>,
+    /// One for each lane, kept here and found through `doors`; none of these has more.
+    _lanes: Vec<Arc<Mount>>,
+}
+
+/// What the lanes of a [`Mount`] have in common. The mount ends with it.
+pub(crate) struct MountParts {
     pub(crate) core: Arc<Core>,
     pub(crate) inodes: Inodes,
+    /// The root, which every path begins at; `None` if it is no live directory. Declared behind the cache, which does not
+    /// let go of it meanwhile.
+    pub(crate) root: Option<Arc<Node>>,
+    /// The lanes, to be found by those who are in another one.
+    doors: Vec<Weak<Mount>>,
     /// Held while a name moves between directories: the tree above a directory cannot change meanwhile.
     pub(crate) rename: Mutex<()>,
     pub(crate) temporaries: Temporaries,
@@ -113,7 +169,98 @@ impl fmt::Debug for Mount {
     }
 }
 
+impl Deref for Mount {
+    type Target = MountParts;
+
+    #[inline]
+    fn deref(&self) -> &MountParts {
+        &self.parts
+    }
+}
+
 impl Mount {
+    /// The only one, without lanes.
+    fn alone(parts: MountParts) -> Self {
+        Self {
+            parts: Arc::new(parts),
+            _lanes: Vec::new(),
+        }
+    }
+
+    /// The first one, with its lanes.
+    fn with_lanes(mut parts: MountParts) -> Arc<Self> {
+        let mut lanes = Vec::with_capacity(LANES);
+        let parts = Self::open_lanes(&mut lanes, Vec::with_capacity(LANES), |doors| {
+            parts.doors = doors;
+            Arc::new(parts)
+        });
+        Arc::new(Self {
+            parts,
+            _lanes: lanes,
+        })
+    }
+
+    /// Each lane begins before the parts that it will have, because these know the doors of all lanes: one within the
+    /// other, and the parts innermost.
+    fn open_lanes(
+        lanes: &mut Vec<Arc<Self>>,
+        mut doors: Vec<Weak<Self>>,
+        finish: impl FnOnce(Vec<Weak<Self>>) -> Arc<MountParts>,
+    ) -> Arc<MountParts> {
+        if doors.len() == LANES {
+            return finish(doors);
+        }
+        let mut parts = None;
+        let finish: Box<dyn FnOnce(Vec<Weak<Self>>) -> Arc<MountParts>> = Box::new(finish);
+        let lane = Arc::new_cyclic(|door| {
+            doors.push(Weak::clone(door));
+            let found = Self::open_lanes(lanes, doors, finish);
+            parts = Some(Arc::clone(&found));
+            Self {
+                parts: found,
+                _lanes: Vec::new(),
+            }
+        });
+        lanes.push(lane);
+        parts.expect("found while the lane was made")
+    }
+
+    /// A reference to keep, counted in the calling thread's lane.
+    pub(crate) fn near(self: &Arc<Self>) -> Arc<Self> {
+        // The lanes go with the first of their kind, whatever handles remain: these share what they have then.
+        let door = self.doors.get(lane()).and_then(Weak::upgrade);
+        door.unwrap_or_else(|| Arc::clone(self))
+    }
+
+    /// Whether both are lanes of one mount.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.parts, &other.parts)
+    }
+
+    /// Takes an image over for writing: what the last user left is completed, and it is marked as in use.
+    fn take_over(&self, last: LastUse) -> Result<()> {
+        let core = &self.core;
+        let orphans = core.orphans.load(&core.geometry)?;
+        core.slots.clear_intents();
+        let now = core.now();
+        let record = MountRecord {
+            stamp: core.state.stamp_of_begin(now),
+            ended: false,
+        };
+        core.slots.announce(record);
+        core.state.begin(now);
+        core.slots.forget_others(record);
+        for ino in orphans {
+            lifetime::recover(self, ino)?;
+        }
+        match last {
+            LastUse::Ended => Ok(()),
+            LastUse::Broken => scrub::scrub(self),
+        }
+    }
+}
+
+impl MountParts {
     /// Makes everything durable, as far as the region can.
     fn sync(&self) -> Result<()> {
         let core = &self.core;
@@ -156,31 +303,9 @@ impl Mount {
             state.end(now);
         }
     }
-
-    /// Takes an image over for writing: what the last user left is completed, and it is marked as in use.
-    fn take_over(&self, last: LastUse) -> Result<()> {
-        let core = &self.core;
-        let orphans = core.orphans.load(&core.geometry)?;
-        core.slots.clear_intents();
-        let now = core.now();
-        let record = MountRecord {
-            stamp: core.state.stamp_of_begin(now),
-            ended: false,
-        };
-        core.slots.announce(record);
-        core.state.begin(now);
-        core.slots.forget_others(record);
-        for ino in orphans {
-            lifetime::recover(self, ino)?;
-        }
-        match last {
-            LastUse::Ended => Ok(()),
-            LastUse::Broken => scrub::scrub(self),
-        }
-    }
 }
 
-impl Drop for Mount {
+impl Drop for MountParts {
     /// A file system that nobody unmounted ends like one that somebody did, unless a panic is under way: then what is in
     /// memory cannot be trusted, and the image stays marked as in use.
     fn drop(&mut self) {
@@ -242,31 +367,31 @@ impl FileSystem {
         let trust_counters = superblock.s_state.get() & STATE_VALID != 0;
         let volume_options = ext2dax_getblock::Options { trust_counters };
         let volume = Volume::open(pmem.clone(), geometry, volume_options)?;
-        let mount = Mount {
+        let parts = CoreParts {
+            orphans: OrphanList::new(volume.clone()),
+            state: State::new(
+                pmem.clone(),
+                &superblock,
+                options.read_only,
+                options.on_error,
+            ),
+            slots,
+            gates: Arc::new(Gates::new()),
+            clock: options.clock.clone().unwrap_or_else(default_clock),
+            privileged: may_use_reserve(&superblock, options),
+            options: options.clone(),
+            versions: Versions::new(),
+            shared_attributes: Mutex::new(rank::TABLE, ()),
+        };
+        let mount = Mount::alone(MountParts {
             inodes: Inodes::new(options.inode_cache),
-            core: Arc::new(Core {
-                orphans: OrphanList::new(volume.clone()),
-                state: State::new(
-                    pmem.clone(),
-                    &superblock,
-                    options.read_only,
-                    options.on_error,
-                ),
-                slots,
-                gates: Arc::new(Gates::new()),
-                clock: options.clock.clone().unwrap_or_else(default_clock),
-                privileged: may_use_reserve(&superblock, options),
-                options: options.clone(),
-                versions: Versions::new(),
-                shared_attributes: Mutex::new(rank::TABLE, ()),
-                volume,
-                geometry,
-                pmem,
-            }),
+            root: None,
+            core: Core::new(&volume, &pmem, geometry, parts),
+            doors: Vec::new(),
             rename: Mutex::new(rank::RENAME, ()),
             temporaries: Temporaries::new(),
             ended: AtomicBool::new(true),
-        };
+        });
         if !options.read_only {
             let taken = mount.take_over(last);
             // A take-over that failed on an unclean image must not be signed off: there is more to do than was done.
@@ -274,8 +399,10 @@ impl FileSystem {
             mount.ended.store(!signs_off, Ordering::Release);
             taken?;
         }
+        let mut parts = Arc::into_inner(mount.parts).expect("nobody else has seen it yet");
+        parts.root = parts.inodes.get(&parts.core, Ino::ROOT).ok();
         Ok(Self {
-            mount: Arc::new(mount),
+            mount: Mount::with_lanes(parts),
         })
     }
 
@@ -288,7 +415,9 @@ impl FileSystem {
         if self.mount.inodes.any_open() {
             return Err(Error::Busy);
         }
-        Arc::into_inner(self.mount).ok_or(Error::Busy)?.end()
+        // Its lanes go with the first mount, unless somebody in one of them keeps the parts.
+        let parts = Arc::into_inner(self.mount).map(|mount| mount.parts);
+        parts.and_then(Arc::into_inner).ok_or(Error::Busy)?.end()
     }
 
     /// Makes everything durable that was stored, metadata and contents, as far as the region can: for a file on a disk

@@ -88,20 +88,23 @@ impl Gaps {
                 node += 1;
             }
         }
-        let block = node - self.leaves;
-        let entry = self.in_block(block, need)?;
-        Some((u32::try_from(block).ok()?, entry))
+        let block = u32::try_from(node - self.leaves).ok()?;
+        let entry = self.in_block(block, u32::from(need) * 4).next()?;
+        Some((block, entry))
     }
 
-    fn in_block(&self, block: usize, need: u16) -> Option<u32> {
-        // The newest gap is at the end, and it is the one that the next insertion most often takes.
-        let gap = self
+    /// The offsets of the entries of `block` that have a gap of at least `need` bytes.
+    pub(crate) fn in_block(&self, block: u32, need: u32) -> impl Iterator<Item = u32> + '_ {
+        let need = quarter(need);
+        let gaps = self
             .blocks
-            .get(block)?
-            .iter()
+            .get(block as usize)
+            .map_or(&[][..], Vec::as_slice);
+        // The newest gap is at the end, and it is the one that the next insertion most often takes.
+        gaps.iter()
             .rev()
-            .find(|gap| gap.free >= need)?;
-        Some(u32::from(gap.entry) * 4)
+            .filter(move |gap| gap.free >= need)
+            .map(|gap| u32::from(gap.entry) * 4)
     }
 
     fn update(&mut self, block: usize) {

@@ -204,6 +204,8 @@ impl Dir<'_> {
             bytes,
             block,
             dir: self,
+            erased: [None; 2],
+            grown: None,
         };
         let mut changes = Vec::new();
         // Insertions last: they may take the room of what was erased.
@@ -323,6 +325,10 @@ struct Copy<'a> {
     bytes: Vec<u8>,
     block: u32,
     dir: &'a Dir<'a>,
+    /// Entries of the block that are none in the copy: what was erased behind another entry.
+    erased: [Option<u32>; 2],
+    /// The entry that has what was erased last.
+    grown: Option<u32>,
 }
 
 impl Copy<'_> {
@@ -334,19 +340,26 @@ impl Copy<'_> {
         self.bytes[offset as usize + field..][..value.len()].copy_from_slice(value);
     }
 
+    /// The entry before the one at `place`. The index still shows the block as it was: an entry that was erased from this
+    /// copy since is no longer a start.
+    fn previous(&self, place: Place) -> Option<u32> {
+        let mut at = place;
+        loop {
+            at = self.dir.index().previous(at)?;
+            if !self.erased.contains(&Some(at.offset)) {
+                return Some(at.offset);
+            }
+        }
+    }
+
     fn erase(&mut self, found: &Found) -> Changed {
         let offset = found.place.offset;
         let header = self.header(offset);
-        // The index still shows the block as it was; an entry erased from the same copy before this one is no longer a
-        // start, so the walk goes over the copy.
-        let mut previous = None;
-        let mut at = 0;
-        while at < offset {
-            previous = Some(at);
-            at += self.header(at).rec_len;
-        }
-        match previous {
+        match self.previous(found.place) {
             Some(before) => {
+                let spare = self.erased.iter_mut().find(|erased| erased.is_none());
+                *spare.expect("no rename erases more than two names") = Some(offset);
+                self.grown = Some(before);
                 let merged = self.header(before);
                 let merged = Header {
                     rec_len: merged.rec_len + header.rec_len,
@@ -365,6 +378,7 @@ impl Copy<'_> {
             }
             None => {
                 self.set(offset, 0, &[0; 4]);
+                self.grown = Some(offset);
                 Changed::Erased {
                     found: *found,
                     previous: None,
@@ -384,42 +398,41 @@ impl Copy<'_> {
         }
     }
 
+    /// An entry with `need` bytes to spare: the one that an erased name was given to, else one that the index knows.
+    fn host(&self, need: u32) -> Option<u32> {
+        let roomy = |&offset: &u32| self.header(offset).free() >= need;
+        let known = || {
+            let gaps = &self.dir.index().gaps;
+            gaps.in_block(self.block, need)
+                .find(|offset| !self.erased.contains(&Some(*offset)) && roomy(offset))
+        };
+        self.grown.filter(roomy).or_else(known)
+    }
+
     fn insert(&mut self, name: &[u8], ino: u32, kind: u8) -> Option<Changed> {
-        let need = needed_len(name.len());
-        let block_size = self.dir.index().block_size;
-        let mut at = 0;
-        while at < block_size {
-            let host = self.header(at);
-            if host.free() >= need {
-                let offset = at + host.used();
-                let header = Header {
-                    ino,
-                    rec_len: host.free(),
-                    name_len: name_len(name),
-                    kind,
-                };
-                let (bytes, len) = body(header, name);
-                if host.used() > 0 {
-                    self.set(at, 4, &encode_len(host.used()).to_le_bytes());
-                }
-                self.set(offset, 0, &bytes[..len]);
-                let place = Place {
-                    block: self.block,
-                    offset,
-                };
-                let host = (offset != at).then_some(Place {
-                    block: self.block,
-                    offset: at,
-                });
-                return Some(Changed::Inserted {
-                    place,
-                    header,
-                    hash: self.dir.index().names.hash(name),
-                    host,
-                });
-            }
-            at += host.rec_len;
+        let at = self.host(needed_len(name.len()))?;
+        let host = self.header(at);
+        let offset = at + host.used();
+        let header = Header {
+            ino,
+            rec_len: host.free(),
+            name_len: name_len(name),
+            kind,
+        };
+        let (bytes, len) = body(header, name);
+        if host.used() > 0 {
+            self.set(at, 4, &encode_len(host.used()).to_le_bytes());
         }
-        None
+        self.set(offset, 0, &bytes[..len]);
+        let in_block = |offset| Place {
+            block: self.block,
+            offset,
+        };
+        Some(Changed::Inserted {
+            place: in_block(offset),
+            header,
+            hash: self.dir.index().names.hash(name),
+            host: (offset != at).then(|| in_block(at)),
+        })
     }
 }

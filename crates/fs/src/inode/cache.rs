@@ -1,6 +1,7 @@
 //! The cache of in-core inodes.
 //!
-//! Sharded by inode number, so that look-ups of different files do not meet. Each shard holds a bounded number of nodes
+//! Sharded by inode number, so that look-ups in different directories do not meet: the numbers of a directory's files are
+//! neighbours, and [neighbours](NEIGHBOURS) share a shard. Each shard holds a bounded number of nodes
 //! and lets go of those that nobody uses, the ones not looked up lately first (second chance). A node that is in use,
 //! open, or still has stores to sync is never let go, so a shard may exceed its bound while that many are in use.
 //!
@@ -27,6 +28,9 @@ const LOOKS_PER_INSERTION: usize = 4;
 
 /// A power of two.
 const SHARDS: usize = 64;
+
+/// So many inode numbers in a row, by logarithm, fall into one shard.
+const NEIGHBOURS: u32 = 6;
 
 /// Inode numbers are dense and not chosen by an enemy: one multiplication spreads them.
 #[derive(Default)]
@@ -88,8 +92,9 @@ impl Inodes {
     }
 
     fn shard(&self, ino: Ino) -> &RwLock<Table> {
-        // The mask keeps the index below SHARDS.
-        &self.shards[ino.get() as usize & (SHARDS - 1)].0
+        // Spread, since the files of a group begin at a round number.
+        let spread = (ino.get() >> NEIGHBOURS).wrapping_mul(0x9e37_79b9);
+        &self.shards[(spread >> (u32::BITS - SHARDS.ilog2())) as usize].0
     }
 
     /// The node of a live inode.

@@ -186,7 +186,7 @@ impl Inode {
     /// # Errors
     /// As [`Inode::create`]; `NotPermitted` for a directory, `TooManyLinks` at 32,000 names, `CrossDevice`.
     pub fn link(&self, name: &[u8], target: &Self) -> Result<()> {
-        if !Arc::ptr_eq(self.mount(), target.mount()) {
+        if !self.mount().is_same(target.mount()) {
             return Err(ext2dax_format::Error::CrossDevice);
         }
         ops::link(self.mount(), self.node(), name, target.node())
@@ -213,7 +213,7 @@ impl Inode {
     /// # Errors
     /// As POSIX has them; `InvalidArgument` if a directory would go into itself.
     pub fn rename(&self, name: &[u8], new_parent: &Self, new_name: &[u8]) -> Result<()> {
-        if !Arc::ptr_eq(self.mount(), new_parent.mount()) {
+        if !self.mount().is_same(new_parent.mount()) {
             return Err(ext2dax_format::Error::CrossDevice);
         }
         ops::rename(self.mount(), self.node(), name, new_parent.node(), new_name)
@@ -230,7 +230,7 @@ impl Inode {
         new_name: &[u8],
         flags: ops::RenameFlags,
     ) -> Result<()> {
-        if !Arc::ptr_eq(self.mount(), new_parent.mount()) {
+        if !self.mount().is_same(new_parent.mount()) {
             return Err(ext2dax_format::Error::CrossDevice);
         }
         ops::rename_with(
@@ -333,7 +333,7 @@ impl Inode {
     /// if a range ends past 2^64; `FileTooLarge`, `NoSpace`, `NotPermitted`, `ReadOnlyFs`, `Corrupt`; `IsADirectory`,
     /// `InvalidArgument` for other types.
     pub fn copy_range(&self, pos: u64, to: &Self, to_pos: u64, len: u64) -> Result<u64> {
-        if !Arc::ptr_eq(self.mount(), to.mount()) {
+        if !self.mount().is_same(to.mount()) {
             return Err(Error::CrossDevice);
         }
         let (file, to_file) = (self.contents()?, to.contents()?);

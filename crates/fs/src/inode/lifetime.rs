@@ -4,9 +4,9 @@
 //! orphan list with a link count of 0, and the last handle gives it back. Otherwise whoever removed the last name does.
 //!
 //! # Locking
-//! Handles come under the INODE lock, shared, or under the lock of a directory that names the inode; they go under the
-//! INODE lock. A name goes under both, exclusively. So the one who removes the last name sees whether a handle is open, and
-//! exactly one of the two gives the inode back.
+//! Handles come under the INODE lock, shared, or under the lock of a directory that names the inode, or from another
+//! handle; they go at any time. A name goes under both locks, exclusively. So when the last name goes no first handle comes,
+//! and of the last handle and the last name the one that goes last gives the inode back, under the INODE lock, once.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -15,7 +15,7 @@ use ext2dax_format::{FileBlock, FileType, Ino, Result};
 use ext2dax_sync::atomic::Ordering;
 
 use super::{Node, Record, TreeMap};
-use crate::mount::{Core, Mount};
+use crate::mount::{Core, Mount, MountParts};
 use crate::orphan::Released;
 use crate::xattr;
 
@@ -41,7 +41,7 @@ impl Handle {
         node.check_alive()?;
         node.handles.fetch_add(1, Ordering::AcqRel);
         Ok(Self {
-            mount: Arc::clone(mount),
+            mount: mount.near(),
             node: Arc::clone(node),
         })
     }
@@ -51,7 +51,7 @@ impl Handle {
     pub(crate) fn adopt(mount: &Arc<Mount>, node: &Arc<Node>) -> Self {
         node.handles.fetch_add(1, Ordering::AcqRel);
         Self {
-            mount: Arc::clone(mount),
+            mount: mount.near(),
             node: Arc::clone(node),
         }
     }
@@ -70,7 +70,7 @@ impl Clone for Handle {
         // One handle is open, so nobody gives the inode back meanwhile.
         self.node.handles.fetch_add(1, Ordering::AcqRel);
         Self {
-            mount: Arc::clone(&self.mount),
+            mount: self.mount.near(),
             node: Arc::clone(&self.node),
         }
     }
@@ -78,11 +78,9 @@ impl Clone for Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        let last = {
-            let _inode = self.node.lock.read();
-            self.node.handles.fetch_sub(1, Ordering::AcqRel) == 1
-        };
-        if last {
+        // Whoever takes the last name marks the inode before he looks for handles, and this handle goes before the mark is
+        // looked for: at least one of the two sees that it is over.
+        if self.node.handles.fetch_sub(1, Ordering::SeqCst) == 1 {
             last_close(&self.mount, &self.node);
         }
     }
@@ -90,7 +88,7 @@ impl Drop for Handle {
 
 /// The last handle is gone: gives reservations back, and the inode, if its names are gone.
 fn last_close(mount: &Mount, node: &Arc<Node>) {
-    if node.has_file() {
+    if node.was_opened() {
         let tree = node.tree();
         tree.release_reservations(&mut tree.lock());
     }
@@ -99,6 +97,12 @@ fn last_close(mount: &Mount, node: &Arc<Node>) {
     }
     let _writing = mount.core.gates.write.enter();
     let _inode = node.lock.write();
+    end_if_unused(mount, node);
+}
+
+/// Gives an inode back that has neither name nor handle, unless that has been done. The caller is inside GATE_WRITE and
+/// holds the INODE lock exclusively; the inode is on the orphan list if it was marked as unlinked.
+pub(crate) fn end_if_unused(mount: &Mount, node: &Arc<Node>) {
     if node.is_open() || !node.is_unlinked() {
         return;
     }
@@ -178,7 +182,7 @@ pub(crate) fn recover(mount: &Mount, ino: Ino) -> Result<()> {
 ///
 /// # Errors
 /// `Io`, the first one met; the other files have been tried.
-pub(crate) fn sync_all(mount: &Mount) -> Result<()> {
+pub(crate) fn sync_all(mount: &MountParts) -> Result<()> {
     let mut result = Ok(());
     for node in mount.inodes.opened() {
         if let Some(file) = node.opened_file() {

@@ -75,6 +75,8 @@ pub(crate) struct Node {
     pub(crate) lock: RwLock<dir::Slot>,
     /// The contents as memory, made when a regular file is first opened.
     file: RwLock<Option<Arc<DaxFile<TreeMap>>>>,
+    /// Whether they have been made; set before anybody has them.
+    opened: AtomicBool,
     /// Open handles; a view counts as one.
     handles: AtomicU32,
     life: AtomicU8,
@@ -99,6 +101,7 @@ impl Node {
             record: Arc::new(record),
             lock: RwLock::with_order(rank::INODE, u64::from(ino.get()), dir::Slot::default()),
             file: RwLock::new(rank::TABLE, None),
+            opened: AtomicBool::new(false),
             handles: AtomicU32::new(0),
             life: AtomicU8::new(Life::Linked as u8),
             recent: AtomicBool::new(true),
@@ -133,9 +136,10 @@ impl Node {
         self.record.tree()
     }
 
-    /// Whether handles are open. The answer holds while the caller has `lock` exclusively.
+    /// Whether handles are open. That none is holds while the caller has `lock` exclusively, and the lock of the directory
+    /// that names the inode, if one does; the last one may go at any time.
     pub(crate) fn is_open(&self) -> bool {
-        self.handles.load(Ordering::Acquire) > 0
+        self.handles.load(Ordering::SeqCst) > 0
     }
 
     pub(crate) fn is_dead(&self) -> bool {
@@ -143,12 +147,12 @@ impl Node {
     }
 
     fn is_unlinked(&self) -> bool {
-        self.life.load(Ordering::Acquire) == Life::Unlinked as u8
+        self.life.load(Ordering::SeqCst) == Life::Unlinked as u8
     }
 
     /// No name is left; the orphan list keeps it. The caller holds `lock` exclusively and listed it.
     pub(crate) fn mark_unlinked(&self) {
-        self.life.store(Life::Unlinked as u8, Ordering::Release);
+        self.life.store(Life::Unlinked as u8, Ordering::SeqCst);
     }
 
     /// The inode is gone. The caller holds `lock` exclusively.
@@ -198,17 +202,21 @@ impl Node {
             Arc::clone(&self.core().gates),
             size,
         ));
+        self.opened.store(true, Ordering::Release);
         *slot = Some(Arc::clone(&file));
         Ok(file)
     }
 
-    /// Whether somebody has opened the contents.
-    fn has_file(&self) -> bool {
-        self.file.read().is_some()
+    /// Whether somebody has opened the contents since the inode came into core.
+    fn was_opened(&self) -> bool {
+        self.opened.load(Ordering::Acquire)
     }
 
     /// The contents, if somebody has opened them.
     fn opened_file(&self) -> Option<Arc<DaxFile<TreeMap>>> {
+        if !self.was_opened() {
+            return None;
+        }
         // Also called under the lock of a cache shard, a leaf of the same rank.
         self.file.read_nested().clone()
     }

@@ -65,13 +65,14 @@ impl Record {
     /// # Errors
     /// `Corrupt` if the descriptor of the inode's group is damaged.
     pub(crate) fn new(core: &Arc<Core>, ino: Ino) -> Result<Self> {
+        let core = core.near();
         Ok(Self {
             ino,
             at: core.volume.inode_offset(ino)?,
             inode_size: core.geometry.inode_size(),
             tree: BlockTree::new(&core.volume, ino)?,
             access_noted: AtomicBool::new(false),
-            core: Arc::clone(core),
+            core,
         })
     }
 

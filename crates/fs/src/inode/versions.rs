@@ -10,8 +10,9 @@ use ext2dax_format::Ino;
 use ext2dax_sync::atomic::{AtomicU32, Ordering, fence};
 use ext2dax_sync::{Mutex, rank};
 
-/// A power of two.
-const COUNTERS: usize = 1024;
+/// Lines of counters, a power of two, and counters in a line.
+const LINES: usize = 128;
+const COUNTERS: usize = 8;
 
 /// Looks that a reader takes before it waits for the writer.
 const TRIES: u32 = 16;
@@ -23,8 +24,12 @@ struct Counter {
     version: AtomicU32,
 }
 
+/// Neighbours share a line: they are made, and mostly used, by one thread.
+#[repr(align(64))]
+struct Line([Counter; COUNTERS]);
+
 /// The table.
-pub(crate) struct Versions(Box<[Counter]>);
+pub(crate) struct Versions(Box<[Line]>);
 
 impl fmt::Debug for Versions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -38,23 +43,32 @@ impl Versions {
             writers: Mutex::new(rank::TABLE, ()),
             version: AtomicU32::new(0),
         };
-        Self((0..COUNTERS).map(counter).collect())
+        let line = |_| Line(core::array::from_fn(counter));
+        Self((0..LINES).map(line).collect())
     }
 
     fn of(&self, ino: Ino) -> &Counter {
-        // The mask keeps the index below COUNTERS.
-        &self.0[ino.get() as usize & (COUNTERS - 1)]
+        let (line, place) = (ino.get() / COUNTERS as u32, ino.get() as usize % COUNTERS);
+        // Spread, since directories fill the inode tables of their groups in step, and these begin at round numbers.
+        let line = line.wrapping_mul(0x9e37_79b9) >> (u32::BITS - LINES.ilog2());
+        &self.0[line as usize].0[place]
     }
 
     /// Runs `stores`, alone among the writers of this inode; readers see all of them or none.
     pub(crate) fn write<R>(&self, ino: Ino, stores: impl FnOnce() -> R) -> R {
         let counter = self.of(ino);
         let _alone = counter.writers.lock();
-        counter.version.fetch_add(1, Ordering::Relaxed);
-        // No store may be seen before the mark.
-        fence(Ordering::SeqCst);
+        // Only who has the lock changes it.
+        let version = counter.version.load(Ordering::Relaxed);
+        counter
+            .version
+            .store(version.wrapping_add(1), Ordering::Relaxed);
+        // Whoever sees a store behind this fence, and then fences, sees the mark.
+        fence(Ordering::Release);
         let result = stores();
-        counter.version.fetch_add(1, Ordering::Release);
+        counter
+            .version
+            .store(version.wrapping_add(2), Ordering::Release);
         result
     }
 

@@ -104,15 +104,16 @@ impl Ending {
 
     /// Behind the epoch of [`Ending::take_life`] and of the name: lists what could not be listed before, or gives back
     /// what the file had. The removal is complete, so damage that is found now is noted, not returned.
+    ///
+    /// A handle goes without a lock: the last one may have gone since [`Ending::begin`] saw it.
     pub(super) fn finish(self, mount: &Mount, child: &Arc<Node>) {
         match self {
             Self::Now => give_back(mount, child),
-            Self::Listed => {}
-            Self::ListedDead => {
-                if let Err(error) = mount.core.orphans.push(child.ino()) {
-                    mount.core.report(error);
-                }
-            }
+            Self::Listed => lifetime::end_if_unused(mount, child),
+            Self::ListedDead => match mount.core.orphans.push(child.ino()) {
+                Ok(()) => lifetime::end_if_unused(mount, child),
+                Err(error) => mount.core.report(error),
+            },
         }
     }
 }

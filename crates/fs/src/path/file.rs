@@ -255,7 +255,7 @@ impl File {
         if to.open.access.append {
             return Err(Error::NotOpenForWrite);
         }
-        if !Arc::ptr_eq(self.inode().mount(), to.inode().mount()) {
+        if !self.inode().mount().is_same(to.inode().mount()) {
             return Err(Error::CrossDevice);
         }
         self.node()

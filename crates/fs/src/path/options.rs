@@ -8,6 +8,7 @@ use ext2dax_format::{Error, FileType, InodeFlags, Result};
 use super::file::{Access, File};
 use super::walk::{Last, Walk, check_not_again};
 use super::{PathBytes, new_owned};
+use crate::inode::lifetime::Handle;
 use crate::inode::{Inode, Node};
 use crate::mount::{FileSystem, Mount};
 use crate::ops;
@@ -47,6 +48,13 @@ impl Default for OpenOptions {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// What an open came upon.
+enum Opened {
+    /// The file was made here; the handle has been counted since before anybody else could see it.
+    Made(Handle),
+    Found(Arc<Node>),
 }
 
 impl OpenOptions {
@@ -164,18 +172,20 @@ impl OpenOptions {
         }
         let path = path.path_bytes();
         let mut gone = None;
-        let (inode, node, made) = loop {
-            let (node, made) = self.find_or_make(mount, path)?;
+        let (inode, made) = loop {
+            let node = match self.find_or_make(mount, path)? {
+                Opened::Made(handle) => break (Inode::from_handle(handle), true),
+                Opened::Found(node) => node,
+            };
             check_not_again(gone.as_ref(), &node)?;
-            if !made {
-                self.check_node(&node)?;
-            }
+            self.check_node(&node)?;
             match Inode::open(mount, &node) {
                 // It was replaced or removed between look-up and handle: what has the name now is what counts.
                 Err(Error::NotFound) => gone = Some(node),
-                opened => break (opened?, node, made),
+                opened => break (opened?, false),
             }
         };
+        let node = inode.node();
         let mut file = None;
         if node.file_type() == FileType::Regular {
             let contents = node.file()?;
@@ -195,11 +205,18 @@ impl OpenOptions {
         Ok(File::new(inode, file, access))
     }
 
-    /// The inode, and whether it was made here.
-    fn find_or_make(&self, mount: &Arc<Mount>, path: &[u8]) -> Result<(Arc<Node>, bool)> {
+    fn find_or_make(&self, mount: &Arc<Mount>, path: &[u8]) -> Result<Opened> {
         let mut walk = Walk::new(mount);
         let mut place = walk.place(path)?;
         loop {
+            // Whoever insists on a new file asks the directory once: making it finds out what is in the way.
+            if self.create_new
+                && !place.wants_dir
+                && let Last::Name(name) = &place.last
+            {
+                let new = new_owned(mount, self.mode);
+                return ops::create(mount, &place.dir, name, &new).map(Opened::Made);
+            }
             let found = match walk.find_last(&place) {
                 Err(Error::NotFound) if self.create || self.create_new => None,
                 found => Some(found?),
@@ -213,7 +230,7 @@ impl OpenOptions {
                 match ops::create(mount, &place.dir, name, &new) {
                     // Another thread made it first: then it is there to be opened.
                     Err(Error::AlreadyExists) if !self.create_new => continue,
-                    made => return Ok((Arc::clone(made?.node()), true)),
+                    made => return made.map(Opened::Made),
                 }
             };
             if self.create_new {
@@ -225,7 +242,7 @@ impl OpenOptions {
                 } else if (place.wants_dir || place.last == Last::Root) && self.create {
                     Err(Error::IsADirectory)
                 } else {
-                    Ok((node, false))
+                    Ok(Opened::Found(node))
                 };
             }
             if self.nofollow && !place.wants_dir {

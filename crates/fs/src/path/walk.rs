@@ -6,11 +6,13 @@
 //!
 //! # Locking
 //! One directory is locked at a time, shared, for the look-up of one name. What a name leads to may change right after:
-//! calls that change names look again under the lock.
+//! calls that change names look again under the lock. The root is in core for as long as the mount is, and a walk that
+//! only passes it counts no reference to it.
 
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use core::ops::Deref;
 
 use ext2dax_format::{CorruptKind, Error, FileType, Ino, NAME_MAX, Result};
 
@@ -38,16 +40,89 @@ pub(crate) enum Last<'p> {
     Root,
 }
 
+/// An inode on the way: the root, which the mount keeps, or one that the walk keeps.
+#[derive(Clone, Debug)]
+pub(crate) enum Here<'m> {
+    Root(&'m Arc<Node>),
+    Kept(Arc<Node>),
+}
+
+impl Deref for Here<'_> {
+    type Target = Arc<Node>;
+
+    #[inline]
+    fn deref(&self) -> &Arc<Node> {
+        match self {
+            Self::Root(node) => node,
+            Self::Kept(node) => node,
+        }
+    }
+}
+
+impl Here<'_> {
+    fn into_kept(self) -> Arc<Node> {
+        match self {
+            Self::Root(node) => Arc::clone(node),
+            Self::Kept(node) => node,
+        }
+    }
+}
+
 /// The directory that holds the last component, and that component.
 #[derive(Debug)]
-pub(crate) struct Place<'p> {
-    pub(crate) dir: Arc<Node>,
+pub(crate) struct Place<'m, 'p> {
+    pub(crate) dir: Here<'m>,
     pub(crate) last: Last<'p>,
     /// A slash follows the last component.
     pub(crate) wants_dir: bool,
 }
 
-impl Place<'_> {
+/// Where the last component of a path lies.
+#[derive(Clone, Copy, Debug)]
+struct Split {
+    start: usize,
+    /// Without the slashes behind it.
+    end: usize,
+}
+
+impl Split {
+    fn of(path: &[u8]) -> Self {
+        let end = path.len() - path.iter().rev().take_while(|&&byte| byte == b'/').count();
+        let slash = path[..end].iter().rposition(|&byte| byte == b'/');
+        Self {
+            start: slash.map_or(0, |slash| slash + 1),
+            end,
+        }
+    }
+}
+
+impl<'m, 'p> Place<'m, 'p> {
+    /// The last component of `path`, which `dir` holds.
+    fn new(dir: Here<'m>, path: Cow<'p, [u8]>) -> Result<Self> {
+        if !dir.is_dir() {
+            return Err(Error::NotADirectory);
+        }
+        let Split { start, end } = Split::of(&path);
+        let wants_dir = end < path.len();
+        let last = match &path[start..end] {
+            b"" => Last::Root,
+            b"." => Last::Dot,
+            b".." => Last::DotDot,
+            name if name.len() > NAME_MAX => return Err(Error::NameTooLong),
+            _ => Last::Name(match path {
+                Cow::Borrowed(path) => Cow::Borrowed(&path[start..end]),
+                Cow::Owned(path) => Cow::Owned(path[start..end].to_vec()),
+            }),
+        };
+        Ok(Self {
+            dir,
+            last,
+            wants_dir,
+        })
+    }
+}
+
+impl Place<'_, '_> {
     /// The last component as the name of something to be made.
     ///
     /// # Errors
@@ -87,8 +162,15 @@ impl<'m> Walk<'m> {
     ///
     /// # Errors
     /// `Corrupt` if it is no live directory.
-    pub(crate) fn root(&self) -> Result<Arc<Node>> {
-        self.mount.inodes.get(&self.mount.core, Ino::ROOT)
+    pub(crate) fn root(&self) -> Result<Here<'m>> {
+        match &self.mount.root {
+            Some(root) => Ok(Here::Root(root)),
+            None => self
+                .mount
+                .inodes
+                .get(&self.mount.core, Ino::ROOT)
+                .map(Here::Kept),
+        }
     }
 
     /// The inode that `path` leads to.
@@ -97,7 +179,7 @@ impl<'m> Walk<'m> {
     /// `NotFound`, `NotADirectory`, `TooManySymlinks`, `NameTooLong`, `Corrupt`.
     pub(crate) fn find(&mut self, path: &[u8], last: LastLink) -> Result<Arc<Node>> {
         let root = self.root()?;
-        self.find_from(root, path, last)
+        self.find_from(root, path, last).map(Here::into_kept)
     }
 
     /// The same, a relative path beginning at `dir`.
@@ -106,10 +188,10 @@ impl<'m> Walk<'m> {
     /// As [`Walk::find`].
     pub(crate) fn find_from(
         &mut self,
-        dir: Arc<Node>,
+        dir: Here<'m>,
         path: &[u8],
         last: LastLink,
-    ) -> Result<Arc<Node>> {
+    ) -> Result<Here<'m>> {
         if path.is_empty() {
             return Err(Error::NotFound);
         }
@@ -122,7 +204,7 @@ impl<'m> Walk<'m> {
             here = if next.file_type() == FileType::Symlink && !keep {
                 self.follow(here, &next)?
             } else {
-                next
+                Here::Kept(next)
             };
         }
         if components.has_trailing_slash() && !here.is_dir() {
@@ -135,7 +217,7 @@ impl<'m> Walk<'m> {
     ///
     /// # Errors
     /// As [`Walk::find`], for the components before the last.
-    pub(crate) fn place<'p>(&mut self, path: &'p [u8]) -> Result<Place<'p>> {
+    pub(crate) fn place<'p>(&mut self, path: &'p [u8]) -> Result<Place<'m, 'p>> {
         let root = self.root()?;
         self.place_from(root, Cow::Borrowed(path))
     }
@@ -146,49 +228,45 @@ impl<'m> Walk<'m> {
     /// As [`Walk::place`].
     pub(crate) fn place_from<'p>(
         &mut self,
-        dir: Arc<Node>,
+        dir: Here<'m>,
         path: Cow<'p, [u8]>,
-    ) -> Result<Place<'p>> {
+    ) -> Result<Place<'m, 'p>> {
         if path.is_empty() {
             return Err(Error::NotFound);
         }
-        let trimmed = path.len() - path.iter().rev().take_while(|&&byte| byte == b'/').count();
-        let wants_dir = trimmed < path.len();
-        let start = path[..trimmed]
-            .iter()
-            .rposition(|&byte| byte == b'/')
-            .map_or(0, |slash| slash + 1);
-        let before = &path[..start];
+        let before = &path[..Split::of(&path).start];
         let dir = if before.is_empty() {
             self.start(dir, &path)?
         } else {
             self.find_from(dir, before, LastLink::Follow)?
         };
-        if !dir.is_dir() {
-            return Err(Error::NotADirectory);
-        }
-        let last = match &path[start..trimmed] {
-            b"" => Last::Root,
-            b"." => Last::Dot,
-            b".." => Last::DotDot,
-            name if name.len() > NAME_MAX => return Err(Error::NameTooLong),
-            _ => Last::Name(match path {
-                Cow::Borrowed(path) => Cow::Borrowed(&path[start..trimmed]),
-                Cow::Owned(path) => Cow::Owned(path[start..trimmed].to_vec()),
-            }),
+        Place::new(dir, path)
+    }
+
+    /// The directories that hold the last components of both paths. Mostly they are one, and are found once.
+    ///
+    /// # Errors
+    /// As [`Walk::place`].
+    pub(crate) fn two_places<'p>(
+        &mut self,
+        first: &'p [u8],
+        second: &'p [u8],
+    ) -> Result<(Place<'m, 'p>, Place<'m, 'p>)> {
+        let one = self.place(first)?;
+        let before = &first[..Split::of(first).start];
+        let other = if !second.is_empty() && before == &second[..Split::of(second).start] {
+            Place::new(one.dir.clone(), Cow::Borrowed(second))?
+        } else {
+            Walk::new(self.mount).place(second)?
         };
-        Ok(Place {
-            dir,
-            last,
-            wants_dir,
-        })
+        Ok((one, other))
     }
 
     /// What the last component of `place` leads to, a symlink itself.
     ///
     /// # Errors
     /// `NotFound`, `Corrupt`.
-    pub(crate) fn find_last(&self, place: &Place<'_>) -> Result<Arc<Node>> {
+    pub(crate) fn find_last(&self, place: &Place<'_, '_>) -> Result<Arc<Node>> {
         match &place.last {
             Last::Name(name) => self.step(&place.dir, name),
             Last::Dot | Last::Root => Ok(Arc::clone(&place.dir)),
@@ -228,12 +306,12 @@ impl<'m> Walk<'m> {
         ops::read_link(self.mount, link)
     }
 
-    fn follow(&mut self, dir: Arc<Node>, link: &Arc<Node>) -> Result<Arc<Node>> {
+    fn follow(&mut self, dir: Here<'m>, link: &Arc<Node>) -> Result<Here<'m>> {
         let target = self.target(link)?;
         self.find_from(dir, &target, LastLink::Follow)
     }
 
-    fn start(&self, dir: Arc<Node>, path: &[u8]) -> Result<Arc<Node>> {
+    fn start(&self, dir: Here<'m>, path: &[u8]) -> Result<Here<'m>> {
         if path.first() == Some(&b'/') {
             self.root()
         } else {

@@ -102,7 +102,7 @@ impl FileSystem {
         Walk::new(&self.mount).find(path, last)
     }
 
-    fn place<'p>(&self, path: &'p [u8]) -> Result<Place<'p>> {
+    fn place<'m, 'p>(&'m self, path: &'p [u8]) -> Result<Place<'m, 'p>> {
         Walk::new(&self.mount).place(path)
     }
 
@@ -129,7 +129,8 @@ impl FileSystem {
     /// # Errors
     /// `Corrupt` if it is no live directory.
     pub fn root(&self) -> Result<Inode> {
-        Inode::open(&self.mount, &Walk::new(&self.mount).root()?)
+        let root = Walk::new(&self.mount).root()?;
+        Inode::open(&self.mount, &root)
     }
 
     // ---- looking ----
@@ -399,8 +400,9 @@ impl FileSystem {
     /// As POSIX has them: `NotFound`; `IsADirectory` and `NotADirectory` if only one is a directory;
     /// `DirectoryNotEmpty`; `InvalidArgument` if a directory would go into itself; `Busy` for `.`, `..` and the root.
     pub fn rename(&self, from: impl PathBytes, to: impl PathBytes) -> Result<()> {
-        let from = self.place(from.path_bytes())?;
-        let to = self.place(to.path_bytes())?;
+        let (from, to) = (from.path_bytes(), to.path_bytes());
+        let mut walk = Walk::new(&self.mount);
+        let (from, to) = walk.two_places(from, to)?;
         let (old, new) = (from.name(Error::Busy)?, to.name(Error::Busy)?);
         if from.wants_dir || to.wants_dir {
             let node = Walk::new(&self.mount).find_last(&from)?;
@@ -514,7 +516,7 @@ impl FileSystem {
 }
 
 /// A name for something that is no directory: no slash may follow it.
-fn new_file_name<'a>(place: &'a Place<'_>) -> Result<&'a [u8]> {
+fn new_file_name<'a>(place: &'a Place<'_, '_>) -> Result<&'a [u8]> {
     let name = place.new_name()?;
     if place.wants_dir {
         Err(Error::NotFound)

@@ -156,3 +156,64 @@ fn a_file_that_is_renamed_over_is_never_missing() {
     fs.unmount().expect("nothing is open");
     image.assert_clean("renamed over");
 }
+
+/// Handles refer to the mount by a word for each lane of threads. Those of different lanes were taken for different
+/// mounts: a link between them was refused as one across devices.
+#[test]
+fn handles_of_different_threads_belong_to_one_mount() {
+    let Some(image) = Image::new("-b 1024", 8) else {
+        return;
+    };
+    let fs = image.mount();
+    let elsewhere = |act: &(dyn Fn() -> Inode + Sync)| {
+        std::thread::scope(|scope| scope.spawn(act).join()).expect("no panic")
+    };
+    let root = fs.root().expect("the root");
+    let file = elsewhere(&|| root.create(b"file", &NEW).expect("create"));
+    let dir = elsewhere(&|| root.mkdir(b"dir", &NEW).expect("mkdir"));
+    dir.link(b"link", &file).expect("one mount");
+    root.rename(b"file", &dir, b"moved").expect("one mount");
+    assert_eq!(
+        file.copy_range(0, &elsewhere(&|| dir.lookup(b"link").expect("there")), 0, 1),
+        Ok(0)
+    );
+    drop((root, file));
+    let other = dir.file_system();
+    drop(dir);
+    assert_eq!(fs.unmount().map_err(|error| error.errno()), Err(16));
+    // The last one ends the mount.
+    other.unmount().expect("nothing is open");
+    image.assert_clean("handles of different threads");
+}
+
+/// The last handle goes without a lock: it and the last name, going at one moment on two threads, must end the file once.
+#[test]
+fn the_last_handle_and_the_last_name_go_at_once() {
+    let Some(image) = Image::new("-b 1024 -I 128", 8) else {
+        return;
+    };
+    let fs = image.mount();
+    let root = fs.root().expect("the root");
+    let free = (fs.statfs().blocks_free, fs.statfs().inodes_free);
+    let go = std::sync::Barrier::new(2);
+    for _ in 0..3_000 {
+        let file = root.create(b"file", &NEW).expect("create");
+        file.write_at(0, &b"text"[..]).expect("write");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                go.wait();
+                drop(file);
+            });
+            go.wait();
+            root.unlink(b"file").expect("unlink");
+        });
+    }
+    assert_eq!(
+        (fs.statfs().blocks_free, fs.statfs().inodes_free),
+        free,
+        "what a file had is free when both are gone"
+    );
+    drop(root);
+    fs.unmount().expect("nothing is open");
+    image.assert_clean("last handle against last name");
+}
