@@ -19,16 +19,31 @@ use std::path::Path;
 
 use ext2dax_pmem::{Access, AnonRegion, FileRegion, Pmem};
 
+mod attributes;
+mod digest;
+mod filled;
+mod layout;
 mod options;
+mod parallel;
 mod plan;
 pub mod program;
+mod rules;
+mod source;
+mod tree;
 mod write;
+
+pub use filled::{Align, FillError, FilledPlan, Filling, Free, Medium, Size};
+pub use layout::Coverage;
 
 pub use options::{
     DEFAULT_BLOCK_SIZE, DEFAULT_INODE_SIZE, FIXED_TIME, Inodes, Options, Refusal, allowed_features,
     default_features, edit_features,
 };
 pub use plan::Plan;
+pub use rules::{Attributes, Glob, IdMap, Owners, PathRule, Rules};
+pub use source::scan::Holes;
+pub use source::{SourceError, Why};
+pub use tree::{Meta, Tree};
 pub use write::{Before, Progress};
 
 /// Makes an image as a new sparse file, `len` bytes long less what is no whole block or group. A file of that name is

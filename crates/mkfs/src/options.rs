@@ -214,12 +214,30 @@ pub enum Refusal {
         /// The most for this size and inode size.
         max: u64,
     },
+    /// Fewer inodes asked for than there are files.
+    TooFewInodes {
+        /// As asked.
+        wanted: u32,
+        /// Reserved ones and one for each file.
+        needed: u32,
+    },
     /// More blocks than ext2 can count.
     TooManyBlocks(u64),
     /// Not enough blocks for tables, root directory and `lost+found`.
     TooSmall {
         /// KiB that the smallest image with these options takes, about.
         needed_kib: u64,
+        /// KiB that there are.
+        has_kib: u64,
+    },
+    /// Not enough blocks for the contents.
+    ContentsTooLarge {
+        /// KiB of the smallest image with these options.
+        needed_kib: u64,
+        /// KiB of those that files and directories take.
+        data_kib: u64,
+        /// Inodes in use.
+        inodes: u32,
         /// KiB that there are.
         has_kib: u64,
     },
@@ -281,6 +299,9 @@ impl fmt::Display for Refusal {
                     "{wanted} inodes: must be 1 to {max} at this size; see -i, -N and -I"
                 )
             }
+            Self::TooFewInodes { wanted, needed } => {
+                write!(f, "needs {needed} inodes, -N {wanted} asks for fewer")
+            }
             Self::TooManyBlocks(blocks) => {
                 write!(
                     f,
@@ -294,6 +315,17 @@ impl fmt::Display for Refusal {
                 f,
                 "too small: needs {needed_kib} KiB with these options, has {has_kib}; \
                  smaller blocks (-b) or fewer inodes (-N) need less"
+            ),
+            Self::ContentsTooLarge {
+                needed_kib,
+                data_kib,
+                inodes,
+                has_kib,
+            } => write!(
+                f,
+                "too small: needs {needed_kib} KiB ({data_kib} of contents, {} of tables and free space; \
+                 {inodes} inodes), has {has_kib}",
+                needed_kib - data_kib
             ),
             Self::RegionTooShort { planned, len } => {
                 write!(f, "the plan takes {planned} bytes, the target has {len}")

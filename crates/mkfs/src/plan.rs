@@ -10,11 +10,13 @@ use ext2dax_format::{FsBlock, Geometry, GroupNr, RawGroupDesc, Run};
 use zerocopy::little_endian::{U16, U32};
 
 use self::first::superblock;
-use self::shape::{find_shape, lost_found_blocks, needed_kib};
+use self::shape::{find_shape, needed_kib};
 use crate::options::{Options, Refusal, allowed_features};
 
-mod first;
+pub(crate) mod first;
 mod shape;
+
+pub(crate) use self::shape::lost_found_blocks;
 
 /// An image, decided. `Plan::write` (in `write.rs`) carries it out.
 #[derive(Clone, Debug)]
@@ -22,10 +24,36 @@ pub struct Plan {
     pub(crate) options: Options,
     pub(crate) geometry: Geometry,
     pub(crate) superblock: RawSuperblock,
-    /// Blocks of group 0 and perhaps later ones that files take: see [`Files`].
+    /// Blocks of the files that every image has.
     pub(crate) files: Files,
+    /// Everything that files take.
+    pub(crate) usage: Usage,
     /// Blocks at the end that form no group of their own.
     left_off: u32,
+    /// About what an empty image takes.
+    needed_kib: u64,
+}
+
+/// What files take of blocks and inodes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Usage {
+    /// Blocks `start..end`, ascending, none of them of tables.
+    pub(crate) taken: Vec<(u32, u32)>,
+    /// Inodes in use: those up to this number.
+    pub(crate) inodes: u32,
+    /// Directories by group, ascending; groups without any are left out.
+    pub(crate) directories: Vec<(u32, u16)>,
+}
+
+impl Usage {
+    /// What of `start..end` is taken.
+    pub(crate) fn within(&self, start: u32, end: u32) -> impl Iterator<Item = (u32, u32)> {
+        let first = self.taken.partition_point(|taken| taken.1 <= start);
+        self.taken[first..]
+            .iter()
+            .take_while(move |taken| taken.0 < end)
+            .map(move |taken| (taken.0.max(start), taken.1.min(end)))
+    }
 }
 
 /// Blocks of the files that every new image has.
@@ -49,11 +77,39 @@ impl Files {
 }
 
 impl Plan {
-    /// Plans an image of at most `len` bytes.
+    /// Plans an empty image of at most `len` bytes.
     ///
     /// # Errors
     /// [`Refusal`]: what is wrong with the options, or how much room they need.
     pub fn new(options: &Options, len: u64) -> Result<Self, Refusal> {
+        let mut plan = Self::shaped(options, len, 0)?;
+        let files = place_files(&plan.options, &plan.geometry);
+        plan.files = files.ok_or_else(|| Refusal::TooSmall {
+            needed_kib: plan.needed_kib,
+            has_kib: len / 1024,
+        })?;
+        let lost_found = plan.group_of(plan.geometry.first_ino());
+        let directories = if lost_found == 0 {
+            vec![(0, 2)]
+        } else {
+            vec![(0, 1), (lost_found, 1)]
+        };
+        let mut taken: Vec<_> = plan
+            .files
+            .blocks()
+            .map(|block| (block, block + 1))
+            .collect();
+        taken.sort_unstable();
+        plan.occupy(Usage {
+            taken,
+            inodes: plan.geometry.first_ino(),
+            directories,
+        });
+        Ok(plan)
+    }
+
+    /// Decides about blocks, groups and inodes, at least so many of them; files come after.
+    pub(crate) fn shaped(options: &Options, len: u64, inodes: u32) -> Result<Self, Refusal> {
         check(options)?;
         let mut options = options.clone();
         if options.revision == 0 {
@@ -62,25 +118,39 @@ impl Plan {
         }
         let blocks = len / u64::from(options.block_size);
         let blocks = u32::try_from(blocks).map_err(|_| Refusal::TooManyBlocks(blocks))?;
-        let shape = find_shape(&options, blocks)?;
-        let left_off = blocks - shape.blocks;
+        let shape = find_shape(&options, blocks, inodes)?;
         let superblock = superblock(&options, &shape);
-        let too_small = || Refusal::TooSmall {
-            needed_kib: needed_kib(&options, &shape),
-            has_kib: len / 1024,
-        };
+        let needed_kib = needed_kib(&options, &shape);
         // The door that every reader goes through is the last check of the plan.
-        let geometry = Geometry::new(&superblock, len).map_err(|_| too_small())?;
-        let files = place_files(&options, &geometry).ok_or_else(too_small)?;
-        let mut plan = Self {
+        let geometry = Geometry::new(&superblock, len).map_err(|_| Refusal::TooSmall {
+            needed_kib,
+            has_kib: len / 1024,
+        })?;
+        Ok(Self {
             options,
             geometry,
             superblock,
-            files,
-            left_off,
-        };
-        plan.count();
-        Ok(plan)
+            files: Files::default(),
+            usage: Usage::default(),
+            left_off: blocks - shape.blocks,
+            needed_kib,
+        })
+    }
+
+    /// Checks options alone.
+    pub(crate) fn check(options: &Options) -> Result<(), Refusal> {
+        check(options)
+    }
+
+    /// The group of an inode.
+    pub(crate) fn group_of(&self, ino: u32) -> u32 {
+        (ino - 1) / self.geometry.inodes_per_group()
+    }
+
+    /// Counts what files take.
+    pub(crate) fn occupy(&mut self, usage: Usage) {
+        self.usage = usage;
+        self.count();
     }
 
     /// Free counts and overhead, from the layout.
@@ -96,8 +166,7 @@ impl Plan {
             .sum();
         self.superblock.s_overhead_clusters = U32::new(overhead + geometry.first_data_block());
         self.superblock.s_free_blocks_count = U32::new(free);
-        self.superblock.s_free_inodes_count =
-            U32::new(geometry.inodes_count() - geometry.first_ino());
+        self.superblock.s_free_inodes_count = U32::new(geometry.inodes_count() - self.usage.inodes);
     }
 
     /// The shape of the image.
@@ -159,10 +228,11 @@ impl Plan {
         let geometry = &self.geometry;
         let block_bitmap =
             geometry.group_first_block(group).get() + geometry.group_super_blocks(group);
-        let first_free = (group.get() * geometry.inodes_per_group()).max(geometry.first_ino());
+        let first_free = (group.get() * geometry.inodes_per_group()).max(self.usage.inodes);
         let end = (group.get() + 1) * geometry.inodes_per_group();
-        // lost+found is inode `first_ino`, and the root directory the only other one.
-        let dirs = u16::from(group == GroupNr::FIRST) + u16::from(self.lost_found_group() == group);
+        let directories = &self.usage.directories;
+        let dirs = directories.binary_search_by_key(&group.get(), |of| of.0);
+        let dirs = dirs.map_or(0, |nr| directories[nr].1);
         RawGroupDesc {
             bg_block_bitmap: U32::new(block_bitmap),
             bg_inode_bitmap: U32::new(block_bitmap + 1),
@@ -174,23 +244,11 @@ impl Plan {
         }
     }
 
-    fn lost_found_group(&self) -> GroupNr {
-        let ino = self
-            .geometry
-            .ino(self.geometry.first_ino())
-            .expect("checked by Geometry");
-        self.geometry.locate_ino(ino).0
-    }
-
     fn group_free(&self, group: GroupNr) -> u32 {
         let all = self.geometry.group_run(group);
-        let of_files = self
-            .files
-            .blocks()
-            .filter(|&block| block >= all.start.get() && block < all.end())
-            .count();
-        let of_files = u32::try_from(of_files).expect("a dozen blocks");
-        all.len - self.geometry.group_overhead(group) - of_files
+        let taken = self.usage.within(all.start.get(), all.end());
+        let taken: u32 = taken.map(|(start, end)| end - start).sum();
+        all.len - self.geometry.group_overhead(group) - taken
     }
 }
 

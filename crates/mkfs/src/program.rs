@@ -7,17 +7,18 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
 
-use crate::{Before, Plan, Progress};
+use crate::{Before, FillError, FilledPlan, Plan, Progress};
 
 mod args;
+mod contents;
 mod extended;
 mod refused;
 mod report;
 mod size;
 mod target;
 
-use args::Args;
-use target::Target;
+use args::{Args, Asked, Request};
+use target::{Found, Target};
 
 /// The command line, for help texts and manual pages.
 #[must_use]
@@ -77,45 +78,105 @@ fn make(args: &Args) -> anyhow::Result<()> {
             let _ = writeln!(std::io::stderr(), "mkfs.ext2dax: {note}");
         }
     }
-    let target = Target::look(
-        &args.image,
-        request.offset,
-        request.size,
-        request.explicit_block_size,
-    )?;
-    if !request.reproducible {
+    let found = Target::look(&args.image, request.offset)?;
+    if !request.reproducible || request.random_uuid {
         request
             .options
             .uuid
             .get_or_insert_with(|| *uuid::Uuid::new_v4().as_bytes());
     }
-    let plan = Plan::new(&request.options, target.len())
-        .map_err(|refusal| anyhow::anyhow!("{}: {refusal}", target.name()))?;
-    if args.dry_run {
-        return report::plan(args, &plan, &target, false);
+    let mut image = plan(args, &mut request, &found)?;
+    let target = found.sized(image.wanted);
+    if !args.dry_run {
+        target.check_free_to_use(args.force)?;
+        write(args, &mut image, &target, request.prezeroed)?;
     }
-    target.check_free_to_use(args.force)?;
-    write(args, &plan, &target, request.prezeroed)?;
-    report::plan(args, &plan, &target, true)
+    report::plan(args, &image, &target, !args.dry_run)
 }
 
-fn write(args: &Args, plan: &Plan, target: &Target, prezeroed: bool) -> anyhow::Result<()> {
-    let (pmem, found) = target.open(plan.len_bytes())?;
-    let before = if prezeroed { Before::Zeroes } else { found };
+/// An image, empty or filled, and how long its file should be.
+pub(crate) struct Planned {
+    pub(crate) kind: Kind,
+    /// Bytes of the target that are the image's, what is no whole block or group included.
+    wanted: u64,
+}
+
+/// What there is to write.
+pub(crate) enum Kind {
+    /// An empty file system.
+    Empty(Box<Plan>),
+    /// One with contents.
+    Filled(Box<FilledPlan>),
+}
+
+impl Planned {
+    pub(crate) fn plan(&self) -> &Plan {
+        match &self.kind {
+            Kind::Empty(plan) => plan,
+            Kind::Filled(filled) => filled.plan(),
+        }
+    }
+}
+
+fn plan(args: &Args, request: &mut Request, found: &Found) -> anyhow::Result<Planned> {
+    let name = found.name().to_string();
+    if !args.contents.given() {
+        let len = found.len(request.size, request.explicit_block_size)?;
+        let plan = Plan::new(&request.options, len);
+        let plan = plan.map_err(|refusal| anyhow::anyhow!("{name}: {refusal}"))?;
+        return Ok(Planned {
+            kind: Kind::Empty(Box::new(plan)),
+            wanted: len,
+        });
+    }
+    let room = match request.size {
+        Asked::Smallest => None,
+        _ if request.size == Asked::Nothing && found.is_missing() => None,
+        size => Some(found.len(size, request.explicit_block_size)?),
+    };
+    if room.is_none() {
+        args.settle_smallest(&mut request.options);
+    }
+    let tree = args.contents.tree(request)?;
+    let filled = args.contents.filling(request, room)?.plan(tree);
+    let filled = filled.map_err(|error| match error {
+        FillError::Source(error) => anyhow::anyhow!("{error}"),
+        other => anyhow::anyhow!("{name}: {other}"),
+    })?;
+    let wanted = room.unwrap_or(filled.len_bytes());
+    found.check_room(wanted)?;
+    Ok(Planned {
+        kind: Kind::Filled(Box::new(filled)),
+        wanted,
+    })
+}
+
+fn write(args: &Args, image: &mut Planned, target: &Target, prezeroed: bool) -> anyhow::Result<()> {
+    let opened = target.open(image.plan().len_bytes())?;
+    let before = if prezeroed {
+        Before::Zeroes
+    } else {
+        opened.before
+    };
     let bar = (std::io::stderr().is_terminal() && !args.quiet && !args.json)
-        .then(|| indicatif::ProgressBar::new(u64::from(plan.geometry().groups())));
-    let written = plan.write_with(&pmem, before, |Progress { done, .. }| {
+        .then(|| indicatif::ProgressBar::new(u64::from(image.plan().geometry().groups())));
+    let progress = |Progress { done, .. }: Progress| {
         if let Some(bar) = &bar {
             bar.set_position(u64::from(done));
         }
-    });
+    };
+    let written = match &mut image.kind {
+        Kind::Empty(plan) => plan
+            .write_with(&opened.pmem, before, progress)
+            .map_err(FillError::Refusal),
+        Kind::Filled(filled) => filled.write(&opened.medium(), before, progress),
+    };
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
-    if let Err(refusal) = written {
-        drop(pmem);
-        target.undo();
-        anyhow::bail!("{}: {refusal}", target.name());
+    match written {
+        Ok(()) => opened.commit(),
+        Err(FillError::Source(error)) => Err(error.into()),
+        Err(error) => anyhow::bail!("{}: {error}", target.name()),
     }
-    Ok(())
 }

@@ -52,14 +52,26 @@ impl Plan {
         before: Before,
         mut progress: impl FnMut(Progress),
     ) -> Result<(), Refusal> {
+        self.write_around(pmem, before, &mut progress, |image| {
+            image.write_files();
+            Ok(None)
+        })
+    }
+
+    /// Writes everything but files, which `files` does; the UUID that it returns replaces the planned one.
+    pub(crate) fn write_around<E: From<Refusal>>(
+        &self,
+        pmem: &Pmem,
+        before: Before,
+        progress: &mut dyn FnMut(Progress),
+        files: impl FnOnce(&Image<'_>) -> Result<Option<[u8; 16]>, E>,
+    ) -> Result<(), E> {
         if pmem.len() < self.len_bytes() {
-            return Err(Refusal::RegionTooShort {
-                planned: self.len_bytes(),
-                len: pmem.len(),
-            });
+            let (planned, len) = (self.len_bytes(), pmem.len());
+            return Err(Refusal::RegionTooShort { planned, len }.into());
         }
         if !pmem.writable() {
-            return Err(Refusal::NotWritable);
+            return Err(Refusal::NotWritable.into());
         }
         let magic = Off::<U16>::new(
             SUPERBLOCK_OFFSET + core::mem::offset_of!(RawSuperblock, s_magic) as u64,
@@ -80,23 +92,28 @@ impl Plan {
             });
         }
         image.write_descriptors();
-        image.write_files();
-        image.write_superblocks();
+        let mut raw = self.superblock;
+        if let Some(uuid) = files(&image)? {
+            raw.s_uuid = uuid;
+        }
+        image.write_superblocks(raw);
         pmem.fence();
-        // PUBLISH: the file system. Before: everything is in place, and nobody takes it for one. After: empty and clean.
+        // PUBLISH: the file system. Before: everything is in place, and nobody takes it for one. After: whole and clean.
         pmem.publish(magic, self.superblock.s_magic);
-        pmem.sync(0..self.len_bytes()).map_err(|_| Refusal::Io)
+        let synced = pmem.sync(0..self.len_bytes());
+        synced.map_err(|_| Refusal::Io.into())
     }
 }
 
-struct Image<'a> {
-    plan: &'a Plan,
-    pmem: &'a Pmem,
+/// An image while it is written.
+pub(crate) struct Image<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) pmem: &'a Pmem,
     before: Before,
 }
 
 impl Image<'_> {
-    fn offset(&self, block: u32) -> u64 {
+    pub(crate) fn offset(&self, block: u32) -> u64 {
         u64::from(block) << self.plan.geometry.block_bits()
     }
 
@@ -119,10 +136,9 @@ impl Image<'_> {
         let mut bits = vec![0_u8; geometry.block_size() as usize];
         let all = geometry.group_run(group);
         bitmap::set_range(&mut bits, 0, geometry.group_overhead(group));
-        for block in self.plan.files.blocks() {
-            if block >= all.start.get() && block < all.end() {
-                bitmap::set(&mut bits, block - all.start.get());
-            }
+        let start = all.start.get();
+        for (from, to) in self.plan.usage.within(start, all.end()) {
+            bitmap::set_range(&mut bits, from - start, to - start);
         }
         // Bits that stand for no block are set, so that nobody allocates them.
         bitmap::set_range(&mut bits, all.len, geometry.bits_per_block());
@@ -133,8 +149,9 @@ impl Image<'_> {
         bitmap::set_range(
             &mut bits,
             0,
-            geometry
-                .first_ino()
+            self.plan
+                .usage
+                .inodes
                 .saturating_sub(before)
                 .min(geometry.inodes_per_group()),
         );
@@ -196,9 +213,8 @@ impl Image<'_> {
     }
 
     /// Primary without its magic number, backups with it.
-    fn write_superblocks(&self) {
+    fn write_superblocks(&self, mut raw: RawSuperblock) {
         let geometry = &self.plan.geometry;
-        let mut raw = self.plan.superblock;
         for group in self.groups_with_super().skip(1) {
             raw.s_block_group_nr = U16::new(u16::try_from(group.get()).unwrap_or(u16::MAX));
             self.put(
@@ -317,7 +333,7 @@ impl Image<'_> {
 
     /// Inode 7 owns the reserved descriptor blocks: its double indirect block names those behind the primary superblock,
     /// each of which is an indirect block that names its copies behind the backups.
-    fn write_resize_inode(&self, block: u32) {
+    pub(crate) fn write_resize_inode(&self, block: u32) {
         let geometry = &self.plan.geometry;
         let addrs = geometry.addr_per_block();
         let reserved = geometry.reserved_gdt_blocks();
@@ -353,7 +369,7 @@ impl Image<'_> {
     }
 }
 
-fn set_owner(inode: &mut RawInode, (uid, gid): (u32, u32)) {
+pub(crate) fn set_owner(inode: &mut RawInode, (uid, gid): (u32, u32)) {
     let halves = |id: u32| -> [U16; 2] { transmute!(U32::new(id)) };
     [inode.i_uid, inode.l_i_uid_high] = halves(uid);
     [inode.i_gid, inode.l_i_gid_high] = halves(gid);

@@ -1,13 +1,13 @@
 //! The superblock of a new image.
 
-use ext2dax_format::features::Compat;
+use ext2dax_format::features::{Compat, Features};
 use ext2dax_format::geometry::GOOD_OLD_FIRST_INO;
 use ext2dax_format::superblock::{self, RawSuperblock};
 use zerocopy::little_endian::{U16, U32};
 
 use super::count16;
 use super::shape::{Shape, first_data_block};
-use crate::options::Options;
+use crate::options::{Inodes, Options};
 
 /// Everything but the free counts and the overhead, which follow from the layout.
 pub(super) fn superblock(options: &Options, shape: &Shape) -> RawSuperblock {
@@ -90,14 +90,61 @@ fn name_space() -> uuid::Uuid {
 }
 
 fn derived_uuid(options: &Options, shape: &Shape) -> [u8; 16] {
-    let named = Options {
-        uuid: None,
-        ..options.clone()
-    };
-    let text = format!("{named:?} {}", shape.blocks);
-    *uuid::Uuid::new_v5(&name_space(), text.as_bytes()).as_bytes()
+    named_uuid(&shaping(options, shape.blocks))
 }
 
-fn derived_seed(uuid: [u8; 16]) -> [u8; 16] {
-    *uuid::Uuid::new_v5(&name_space(), &uuid).as_bytes()
+/// A UUID for what shaped an image: version 5 in the name space of this program.
+pub(crate) fn named_uuid(what: &[u8]) -> [u8; 16] {
+    *uuid::Uuid::new_v5(&name_space(), what).as_bytes()
+}
+
+/// Everything that shapes an image, in bytes that stay the same from version to version: numbers in a fixed order and
+/// of a fixed width, texts with their length before them.
+pub(crate) fn shaping(options: &Options, blocks: u32) -> Vec<u8> {
+    let (inodes_by, inodes) = match options.inodes {
+        Inodes::BySize => (0, 0),
+        Inodes::Ratio(ratio) => (1, ratio),
+        Inodes::Count(count) => (2, count),
+    };
+    let Features {
+        compat,
+        incompat,
+        ro_compat,
+    } = options.features;
+    let numbers = [
+        blocks,
+        options.block_size,
+        options.inode_size,
+        inodes_by,
+        inodes,
+        options.blocks_per_group.unwrap_or(0),
+        options.reserved_share,
+        options.revision,
+        compat.bits(),
+        incompat.bits(),
+        ro_compat.bits(),
+        options.backup_superblocks,
+        options.resize_to.unwrap_or(0),
+        options.root_owner.0,
+        options.root_owner.1,
+        u32::from(options.root_mode),
+        u32::from(options.on_error),
+        options.creator_os,
+        u32::from(options.raid.0),
+        options.raid.1,
+        u32::from(options.test_fs),
+        options.time,
+    ];
+    let mut bytes: Vec<u8> = numbers.iter().flat_map(|nr| nr.to_le_bytes()).collect();
+    let seed = options.hash_seed.as_ref().map_or(&[][..], |seed| &seed[..]);
+    for text in [&options.label[..], &options.last_mounted, seed] {
+        bytes.push(u8::try_from(text.len()).unwrap_or(u8::MAX));
+        bytes.extend_from_slice(text);
+    }
+    bytes
+}
+
+/// The hash seed that goes with a UUID.
+pub(crate) fn derived_seed(uuid: [u8; 16]) -> [u8; 16] {
+    named_uuid(&uuid)
 }

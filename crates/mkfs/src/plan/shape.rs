@@ -22,8 +22,8 @@ pub(super) struct Shape {
 }
 /// Blocks, groups, inodes per group: the search of mke2fs, which starts again when a last group is not worth its tables
 /// or when a group cannot hold the inodes.
-pub(super) fn find_shape(options: &Options, blocks: u32) -> Result<Shape, Refusal> {
-    let wanted = wanted_inodes(options, blocks)?;
+pub(super) fn find_shape(options: &Options, blocks: u32, needed: u32) -> Result<Shape, Refusal> {
+    let wanted = wanted_inodes(options, blocks, needed)?;
     let block_size = options.block_size;
     let first = first_data_block(block_size);
     let mut shape = Shape {
@@ -88,7 +88,7 @@ pub(super) fn first_data_block(block_size: u32) -> u32 {
     u32::from(block_size == 1024)
 }
 
-fn wanted_inodes(options: &Options, blocks: u32) -> Result<u32, Refusal> {
+fn wanted_inodes(options: &Options, blocks: u32, needed: u32) -> Result<u32, Refusal> {
     let bytes = u64::from(blocks) * u64::from(options.block_size);
     let wanted = match options.inodes {
         Inodes::Count(count) => u64::from(count),
@@ -100,7 +100,12 @@ fn wanted_inodes(options: &Options, blocks: u32) -> Result<u32, Refusal> {
     if asked && (wanted == 0 || wanted > max) {
         return Err(Refusal::Inodes { wanted, max });
     }
-    let least = GOOD_OLD_FIRST_INO + 1;
+    if let Inodes::Count(wanted) = options.inodes
+        && wanted < needed
+    {
+        return Err(Refusal::TooFewInodes { wanted, needed });
+    }
+    let least = needed.max(GOOD_OLD_FIRST_INO + 1);
     Ok(u32::try_from(wanted.min(max))
         .unwrap_or(u32::MAX)
         .max(least))
@@ -217,7 +222,7 @@ pub(super) fn needed_kib(options: &Options, shape: &Shape) -> u64 {
     u64::from(blocks) * u64::from(options.block_size) / 1024
 }
 
-pub(super) fn lost_found_blocks(block_size: u32) -> u32 {
+pub(crate) fn lost_found_blocks(block_size: u32) -> u32 {
     (LOST_FOUND_BYTES / block_size).clamp(2, 12)
 }
 

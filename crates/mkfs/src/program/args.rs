@@ -28,7 +28,7 @@ pub(crate) struct Args {
     /// File or device; a file is made, or made longer, as SIZE says
     pub(crate) image: PathBuf,
     /// KiB, or blocks if -b is given; with a suffix k, m, g, t (powers of 1024) or s (512 bytes). Without it the size that
-    /// the target has
+    /// the target has, or auto: the smallest that holds the contents, which is what a new file gets
     pub(crate) size: Option<String>,
     /// Bytes in a block, 1024 to 65536; with a minus sign before it: at least so many
     #[arg(short = 'b', value_name = "BYTES", allow_hyphen_values = true)]
@@ -70,7 +70,8 @@ pub(crate) struct Args {
     #[arg(short = 'O', value_name = "FEATURE", action = ArgAction::Append)]
     pub(crate) features: Vec<String>,
     /// Extended options: offset=, root_owner[=U:G], root_perms=, hash_seed=, num_backup_sb=, resize=, stride=,
-    /// stripe_width=, revision=, test_fs, nodiscard, discard, assume_storage_prezeroed[=1], reproducible
+    /// stripe_width=, revision=, test_fs, nodiscard, discard, assume_storage_prezeroed[=1], reproducible, align=2M|none,
+    /// align_base=, no_copy_xattrs
     #[arg(short = 'E', value_name = "KEY[=VALUE]", action = ArgAction::Append)]
     pub(crate) extended: Vec<String>,
     /// File system type: ext2
@@ -98,20 +99,43 @@ pub(crate) struct Args {
     #[arg(short = 'V', long = "version", action = ArgAction::Version)]
     version: (),
     #[command(flatten)]
+    pub(crate) contents: super::contents::ContentsArgs,
+    #[command(flatten)]
     pub(crate) refused: super::refused::Refused,
+}
+
+/// The size as given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// Not at all.
+    Nothing,
+    /// `auto`.
+    Smallest,
+    /// In bytes.
+    Bytes(u64),
 }
 
 /// What is asked for, in numbers.
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) options: Options,
-    pub(crate) size: Option<u64>,
+    pub(crate) size: Asked,
     pub(crate) offset: u64,
     pub(crate) explicit_block_size: bool,
     /// No clock and no random numbers.
     pub(crate) reproducible: bool,
+    /// Times of files are lowered to this one.
+    pub(crate) latest: Option<i64>,
+    /// `-U random` was given.
+    pub(crate) random_uuid: bool,
     /// The target holds zero bytes already.
     pub(crate) prezeroed: bool,
+    /// Large files start on multiples of 2 MiB.
+    pub(crate) align: bool,
+    /// Where the image's first byte counts as being, if not at its offset.
+    pub(crate) align_base: Option<u64>,
+    /// No extended attributes.
+    pub(crate) no_attributes: bool,
     /// `num_backup_sb` was given.
     pub(crate) backups_given: bool,
     /// Options that ask for what holds anyway.
@@ -130,11 +154,18 @@ impl Args {
         let epoch = source_date_epoch()?;
         let mut request = Request {
             options,
-            size: None,
+            size: Asked::Nothing,
             offset: 0,
             explicit_block_size: self.block_size.is_some(),
-            reproducible: epoch.is_some() || self.uuid.as_deref() == Some("content"),
+            reproducible: epoch.is_some()
+                || self.uuid.as_deref() == Some("content")
+                || self.contents.given(),
+            latest: epoch.map(i64::from),
+            random_uuid: self.uuid.as_deref() == Some("random"),
             prezeroed: false,
+            align: true,
+            align_base: None,
+            no_attributes: false,
             backups_given: false,
             notes: Vec::new(),
         };
@@ -145,17 +176,41 @@ impl Args {
         } else {
             1024
         };
-        request.size = self
-            .size
-            .as_deref()
-            .map(|text| size::parse_size(text, unit))
-            .transpose()?;
+        request.size = match self.size.as_deref() {
+            None => Asked::Nothing,
+            Some("auto") => Asked::Smallest,
+            Some(text) => Asked::Bytes(size::parse_size(text, unit)?),
+        };
+        self.settle_contents(&mut request)?;
         request.options.time = match epoch {
             Some(time) => time,
             None if request.reproducible => crate::FIXED_TIME,
             None => now(),
         };
         Ok(request)
+    }
+
+    /// An image whose size is computed has no room to grow and none for root alone, unless asked.
+    fn settle_contents(&self, request: &mut Request) -> anyhow::Result<()> {
+        self.contents.check()?;
+        if request.size == Asked::Smallest && !self.contents.given() {
+            bail!("SIZE auto: needs contents, see -d");
+        }
+        Ok(())
+    }
+
+    /// What an image whose size is computed gets unless asked otherwise: no room to grow, nothing for root alone.
+    pub(crate) fn settle_smallest(&self, options: &mut Options) {
+        let asked = self
+            .features
+            .iter()
+            .any(|list| list.contains("resize_inode"));
+        if !asked && options.resize_to.is_none() {
+            options.features.compat.remove(Compat::RESIZE_INODE);
+        }
+        if self.reserved.is_none() {
+            options.reserved_share = 0;
+        }
     }
 
     /// No option is taken and then ignored.

@@ -56,7 +56,14 @@ fn apply_one(key: &str, value: Option<&str>, request: &mut Request) -> anyhow::R
         "revision" => options.revision = number()?,
         "test_fs" => options.test_fs = true,
         "reproducible" => request.reproducible = true,
-        "nodiscard" | "discard" | "no_copy_xattrs" | "lazy_itable_init" => {
+        "align" => match needed()? {
+            "2M" | "2m" => request.align = true,
+            "none" => request.align = false,
+            _ => bail!("must be 2M or none"),
+        },
+        "align_base" => request.align_base = Some(size::parse_size(needed()?, 1)?),
+        "no_copy_xattrs" => request.no_attributes = true,
+        "nodiscard" | "discard" | "lazy_itable_init" => {
             request
                 .notes
                 .push(format!("-E {key}: changes nothing here"));

@@ -12,8 +12,6 @@ pub(crate) struct Refused {
     check: u8,
     #[arg(short = 'C', hide = true)]
     cluster: Option<String>,
-    #[arg(short = 'd', hide = true)]
-    contents: Vec<String>,
     #[arg(short = 'D', hide = true)]
     direct: bool,
     #[arg(short = 'f', hide = true)]
@@ -42,10 +40,6 @@ pub(crate) fn check(args: &Args) -> anyhow::Result<()> {
         (
             given.cluster.is_some(),
             "-C: bigalloc is an ext4 feature; use mke2fs",
-        ),
-        (
-            !given.contents.is_empty(),
-            "-d: makes empty file systems; fill it with ext2dax cp -r, or use mke2fs -d",
         ),
         (
             given.direct,

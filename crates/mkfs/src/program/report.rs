@@ -4,29 +4,36 @@ use std::io::{self, Write};
 
 use serde_json::json;
 
+use super::Planned;
 use super::args::Args;
 use super::target::Target;
 use crate::Plan;
 
 /// The plan, or what was made of it.
-pub(crate) fn plan(args: &Args, plan: &Plan, target: &Target, made: bool) -> anyhow::Result<()> {
+pub(crate) fn plan(
+    args: &Args,
+    image: &Planned,
+    target: &Target,
+    made: bool,
+) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     if args.json {
-        return Ok(print_json(&mut out, plan, target, made)?);
+        return Ok(print_json(&mut out, image, target, made)?);
     }
     if args.quiet {
         return Ok(());
     }
-    Ok(print_text(&mut out, args, plan, target, made)?)
+    Ok(print_text(&mut out, args, image, target, made)?)
 }
 
 fn print_text(
     out: &mut impl Write,
     args: &Args,
-    plan: &Plan,
+    image: &Planned,
     target: &Target,
     made: bool,
 ) -> io::Result<()> {
+    let plan = image.plan();
     let (geometry, raw) = (plan.geometry(), plan.superblock());
     let verb = if made { "made" } else { "would make" };
     writeln!(
@@ -74,7 +81,13 @@ fn print_text(
     Ok(())
 }
 
-fn print_json(out: &mut impl Write, plan: &Plan, target: &Target, made: bool) -> io::Result<()> {
+fn print_json(
+    out: &mut impl Write,
+    image: &Planned,
+    target: &Target,
+    made: bool,
+) -> io::Result<()> {
+    let plan = image.plan();
     let (geometry, raw) = (plan.geometry(), plan.superblock());
     let features = geometry.features().names(",").to_string();
     let object = json!({

@@ -45,6 +45,11 @@ fn split_unit(text: &str, bare: u64) -> (&str, u64) {
 
 /// A percentage with up to two decimals, in hundredths.
 pub(crate) fn parse_percent(option: &str, text: &str) -> anyhow::Result<u32> {
+    parse_share(option, text, 50)
+}
+
+/// A percentage up to `max`, in hundredths.
+pub(crate) fn parse_share(option: &str, text: &str, max: u32) -> anyhow::Result<u32> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     if whole.is_empty() && fraction.is_empty()
@@ -61,8 +66,8 @@ pub(crate) fn parse_percent(option: &str, text: &str) -> anyhow::Result<u32> {
     };
     let hundredths: u32 = format!("{fraction:0<2}").parse().unwrap_or(0);
     let share = whole.saturating_mul(100).saturating_add(hundredths);
-    if share > 5000 {
-        bail!("{option} {text}: must be 0 to 50");
+    if share > max * 100 {
+        bail!("{option} {text}: must be 0 to {max}");
     }
     Ok(share)
 }

@@ -7,9 +7,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use ext2dax_format::signature::looks_like;
-use ext2dax_pmem::{Access, FileRegion, Pmem};
+use ext2dax_pmem::{Access, FileRegion, Medium as MediumKind, Pmem};
 
-use crate::Before;
+use super::args::Asked;
+use crate::{Before, Medium};
+
+mod aside;
+
+use aside::Aside;
 
 /// What was found at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,23 +27,95 @@ enum Kind {
     Device,
 }
 
+/// What there is where the image should go.
+#[derive(Debug)]
+pub(crate) struct Found {
+    path: PathBuf,
+    kind: Kind,
+    offset: u64,
+    /// Bytes that a file or device has.
+    existing: Option<u64>,
+}
+
 /// The target, looked at and not yet changed.
 #[derive(Debug)]
 pub(crate) struct Target {
     path: PathBuf,
     kind: Kind,
     offset: u64,
+    /// Bytes for the image, what is no whole block included: that is how long a disk image should be.
     len: u64,
 }
 
+/// A target that is being written.
+pub(crate) struct Opened<'a> {
+    target: &'a Target,
+    pub(crate) pmem: Pmem,
+    pub(crate) before: Before,
+    /// The same bytes behind a page cache.
+    file: Option<File>,
+    aside: Option<Aside>,
+    /// The file that will be replaced, locked.
+    _old: Option<FileRegion>,
+}
+
+impl Found {
+    pub(crate) fn name(&self) -> std::path::Display<'_> {
+        self.path.display()
+    }
+
+    pub(crate) fn is_missing(&self) -> bool {
+        self.kind == Kind::Missing
+    }
+
+    /// Bytes for the image: as asked, else what there is.
+    pub(crate) fn len(&self, size: Asked, in_blocks: bool) -> anyhow::Result<u64> {
+        let (name, offset) = (self.name(), self.offset);
+        match (size, self.existing) {
+            (Asked::Bytes(size), _) => {
+                let unit = if in_blocks {
+                    "; a bare number with -b counts blocks"
+                } else {
+                    ""
+                };
+                self.check_room(size)
+                    .map_err(|error| anyhow::anyhow!("{error}{unit}"))?;
+                Ok(size)
+            }
+            (_, Some(existing)) if existing > offset => Ok(existing - offset),
+            (_, Some(existing)) => {
+                bail!("{name}: {existing} bytes, nothing after offset {offset}; give a size")
+            }
+            (_, None) => bail!("{name}: does not exist; give a size to make it"),
+        }
+    }
+
+    /// A device cannot grow.
+    pub(crate) fn check_room(&self, size: u64) -> anyhow::Result<()> {
+        let room = self.existing.unwrap_or(0).saturating_sub(self.offset);
+        if self.kind == Kind::Device && size > room {
+            bail!(
+                "{}: size {size} bytes, the device has {room} after the offset",
+                self.name()
+            );
+        }
+        Ok(())
+    }
+
+    /// The target for an image of so many bytes.
+    pub(crate) fn sized(self, len: u64) -> Target {
+        Target {
+            path: self.path,
+            kind: self.kind,
+            offset: self.offset,
+            len,
+        }
+    }
+}
+
 impl Target {
-    /// Looks, and decides about the size.
-    pub(crate) fn look(
-        path: &Path,
-        offset: u64,
-        size: Option<u64>,
-        in_blocks: bool,
-    ) -> anyhow::Result<Self> {
+    /// Looks what there is.
+    pub(crate) fn look(path: &Path, offset: u64) -> anyhow::Result<Found> {
         let name = path.display();
         let kind = match std::fs::metadata(path) {
             Ok(meta) if meta.is_file() => Kind::File(meta.len()),
@@ -55,38 +132,12 @@ impl Target {
             Kind::File(len) => Some(len),
             Kind::Device => Some(device_len(path)?),
         };
-        let len = match (size, existing) {
-            (Some(size), Some(existing))
-                if kind == Kind::Device && size > existing.saturating_sub(offset) =>
-            {
-                let unit = if in_blocks {
-                    "; a bare number with -b counts blocks"
-                } else {
-                    ""
-                };
-                bail!(
-                    "{name}: size {size} bytes, the device has {} after the offset{unit}",
-                    existing.saturating_sub(offset)
-                );
-            }
-            (Some(size), _) => size,
-            (None, Some(existing)) if existing > offset => existing - offset,
-            (None, Some(existing)) => {
-                bail!("{name}: {existing} bytes, nothing after offset {offset}; give a size")
-            }
-            (None, None) => bail!("{name}: does not exist; give a size to make it"),
-        };
-        Ok(Self {
+        Ok(Found {
             path: path.to_owned(),
             kind,
             offset,
-            len,
+            existing,
         })
-    }
-
-    /// Bytes for the image, at most.
-    pub(crate) fn len(&self) -> u64 {
-        self.len
     }
 
     pub(crate) fn name(&self) -> std::path::Display<'_> {
@@ -137,61 +188,98 @@ impl Target {
         Ok(looks_like(&head).filter(|&kind| kind != "zero bytes"))
     }
 
-    /// Makes the file or makes it longer, and maps it. A file that holds nothing but the image is emptied first, so that
-    /// free blocks take no room.
-    pub(crate) fn open(&self, planned: u64) -> anyhow::Result<(Pmem, Before)> {
-        let before = self
-            .prepare(planned)
-            .with_context(|| self.name().to_string())?;
-        let opened = FileRegion::open_at(&self.path, Access::ReadWrite, self.offset, Some(planned));
-        match opened {
-            Ok(region) => Ok((Pmem::new(region), before)),
-            Err(error) => {
-                self.undo();
-                Err(error.into())
-            }
+    /// Makes room for the image and maps it. A file that holds nothing else is written aside, without a name where the
+    /// file system can, and takes its place when it is done.
+    pub(crate) fn open(&self, planned: u64) -> anyhow::Result<Opened<'_>> {
+        let end = self.offset.checked_add(self.len.max(planned));
+        let end = end.with_context(|| format!("{}: too large", self.name()))?;
+        let whole = self.offset == 0 && matches!(self.kind, Kind::Missing)
+            || self.offset == 0 && matches!(self.kind, Kind::File(len) if len <= end);
+        if !whole {
+            return self.open_in_place(planned, end);
+        }
+        let old = match self.kind {
+            Kind::File(1..) => Some(FileRegion::open(&self.path, Access::ReadWrite)?),
+            _ => None,
+        };
+        let aside = Aside::new(&self.path).with_context(|| self.name().to_string())?;
+        let file = aside.file();
+        file.set_len(end).with_context(|| self.name().to_string())?;
+        let region = FileRegion::open_at(aside.path(), Access::ReadWrite, 0, Some(planned))?;
+        let file = bulk_file(&region)?;
+        Ok(Opened {
+            target: self,
+            pmem: Pmem::new(region),
+            before: Before::Zeroes,
+            file,
+            aside: Some(aside),
+            _old: old,
+        })
+    }
+
+    /// A device, or a file that holds more than the image.
+    fn open_in_place(&self, planned: u64, end: u64) -> anyhow::Result<Opened<'_>> {
+        let made = self.kind == Kind::Missing;
+        if self.kind != Kind::Device {
+            let open = || -> std::io::Result<()> {
+                let file = OpenOptions::new()
+                    .write(true)
+                    .create(made)
+                    .truncate(false)
+                    .open(&self.path)?;
+                if file.metadata()?.len() < end {
+                    file.set_len(end)?;
+                }
+                Ok(())
+            };
+            open().with_context(|| self.name().to_string())?;
+        }
+        let region =
+            FileRegion::open_at(&self.path, Access::ReadWrite, self.offset, Some(planned))?;
+        let file = bulk_file(&region)?;
+        Ok(Opened {
+            target: self,
+            pmem: Pmem::new(region),
+            before: if made {
+                Before::Zeroes
+            } else {
+                Before::Anything
+            },
+            file,
+            aside: None,
+            _old: None,
+        })
+    }
+}
+
+impl Opened<'_> {
+    /// Where the bytes go.
+    pub(crate) fn medium(&self) -> Medium<'_> {
+        match &self.file {
+            Some(file) => Medium::file(&self.pmem, file, self.target.offset),
+            None => Medium::memory(&self.pmem),
         }
     }
 
-    fn prepare(&self, planned: u64) -> std::io::Result<Before> {
-        let end = self
-            .offset
-            .checked_add(planned)
-            .ok_or(std::io::ErrorKind::FileTooLarge)?;
-        // The size as asked, with what is no whole block: that is how long a disk image should be.
-        let wanted = self
-            .offset
-            .checked_add(self.len)
-            .ok_or(std::io::ErrorKind::FileTooLarge)?;
-        match self.kind {
-            Kind::Missing => {
-                let file = File::create_new(&self.path)?;
-                file.set_len(wanted).inspect_err(|_| self.undo())?;
-                Ok(Before::Zeroes)
-            }
-            Kind::File(len) => {
-                let file = OpenOptions::new().write(true).open(&self.path)?;
-                if len < end {
-                    file.set_len(wanted)?;
-                }
-                let whole = self.offset == 0 && len <= wanted;
-                // Whoever else has the file open must not see it emptied: the lock comes first.
-                if whole && file.try_lock().is_ok() {
-                    file.set_len(0)?;
-                    file.set_len(wanted)?;
-                    return Ok(Before::Zeroes);
-                }
-                Ok(Before::Anything)
-            }
-            Kind::Device => Ok(Before::Anything),
+    /// The image is whole: it gets its name.
+    pub(crate) fn commit(self) -> anyhow::Result<()> {
+        let name = self.target.name();
+        match self.aside {
+            Some(aside) => aside
+                .rename_to(&self.target.path)
+                .with_context(|| name.to_string()),
+            None => Ok(()),
         }
     }
+}
 
-    /// Removes a file that was made for nothing.
-    pub(crate) fn undo(&self) {
-        if self.kind == Kind::Missing {
-            let _ = std::fs::remove_file(&self.path);
+/// The file behind a region whose stores go to a page cache anyway.
+fn bulk_file(region: &FileRegion) -> std::io::Result<Option<File>> {
+    match region.medium() {
+        MediumKind::File | MediumKind::MemoryFile | MediumKind::BlockDevice => {
+            region.file().try_clone().map(Some)
         }
+        MediumKind::DaxFile | MediumKind::DaxDevice => Ok(None),
     }
 }
 

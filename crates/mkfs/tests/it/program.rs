@@ -83,7 +83,6 @@ fn every_refusal_is_one_line_and_leaves_no_file() {
         ("-T nonsense x 8m", "-T nonsense"),
         ("-c x 8m", "-c: "),
         ("-C 65536 x 8m", "-C: "),
-        ("-d . x 8m", "-d: "),
         ("-D x 8m", "-D: "),
         ("-G 16 x 8m", "-G: flex_bg is an ext4 feature"),
         ("-j x 8m", "-j: "),

@@ -1,0 +1,94 @@
+//! Bytes on their way to the medium: neighbours go out together.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+
+use ext2dax_pmem::Pmem;
+
+/// Where an image goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Medium<'a> {
+    pmem: &'a Pmem,
+    /// The same bytes as a file, and where they start in it.
+    file: Option<(&'a File, u64)>,
+}
+
+impl<'a> Medium<'a> {
+    /// A region of memory.
+    #[must_use]
+    pub fn memory(pmem: &'a Pmem) -> Self {
+        Self { pmem, file: None }
+    }
+
+    /// A mapped file behind a page cache, whose region starts at byte `offset` of the file. Bulk data goes through
+    /// write calls, which need no page faults.
+    #[must_use]
+    pub fn file(pmem: &'a Pmem, file: &'a File, offset: u64) -> Self {
+        Self {
+            pmem,
+            file: Some((file, offset)),
+        }
+    }
+
+    pub(crate) fn pmem(&self) -> &'a Pmem {
+        self.pmem
+    }
+
+    /// The file, for copies inside the kernel.
+    pub(super) fn as_file(&self) -> Option<(&'a File, u64)> {
+        self.file
+    }
+
+    fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        match self.file {
+            Some((file, offset)) => file.write_all_at(bytes, offset + at),
+            None => {
+                self.pmem.write_flushed(at, bytes);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Bytes gathered before they are written.
+const GATHER: usize = 512 << 10;
+
+/// A writer of one thread.
+pub(super) struct Out<'a> {
+    medium: Medium<'a>,
+    bytes: Vec<u8>,
+    /// Where `bytes` belong.
+    at: u64,
+}
+
+impl<'a> Out<'a> {
+    pub(super) fn new(medium: Medium<'a>) -> Self {
+        Self {
+            medium,
+            bytes: Vec::with_capacity(GATHER),
+            at: 0,
+        }
+    }
+
+    pub(super) const MAX: usize = GATHER;
+
+    /// Room for `len` zero bytes at `at`, to be filled by the caller before the next call.
+    pub(super) fn room(&mut self, at: u64, len: usize) -> io::Result<&mut [u8]> {
+        let end = self.at + self.bytes.len() as u64;
+        if at != end || self.bytes.len() + len > GATHER {
+            self.flush()?;
+            self.at = at;
+        }
+        let from = self.bytes.len();
+        self.bytes.resize(from + len, 0);
+        Ok(&mut self.bytes[from..])
+    }
+
+    /// Writes what was gathered.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        let written = self.medium.write(self.at, &self.bytes);
+        self.bytes.clear();
+        written
+    }
+}

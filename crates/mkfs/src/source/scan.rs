@@ -1,0 +1,215 @@
+//! Which blocks of the files hold something: a block of zero bytes becomes a hole, whatever the source's own layout,
+//! so that equal bytes make equal images.
+
+use std::ops::Range;
+use std::os::fd::AsFd as _;
+
+use rustix::fs::SeekFrom;
+
+use super::{Blocks, Contents, Open, Reader, SourceError};
+use crate::parallel;
+use crate::tree::{Body, NodeId, Tree};
+
+/// What becomes a hole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Holes {
+    /// Blocks of zero bytes.
+    #[default]
+    Zeroes,
+    /// What is a hole in the source. Zero bytes that the source stores are stored here, too.
+    Keep,
+    /// Nothing: every block is allocated.
+    Fill,
+}
+
+/// Bytes that one step of a thread looks at; larger files are shared by several threads.
+const STEP: u64 = 16 << 20;
+/// Bytes read at a time: a buffer of this size stays in the processor's cache.
+const BUFFER: usize = 256 << 10;
+
+/// Finds the blocks of all files.
+///
+/// # Errors
+/// The first file, in the order of the tree, that cannot be read.
+pub(crate) fn run(
+    tree: &mut Tree,
+    files: &[NodeId],
+    block_size: u32,
+    holes: Holes,
+    threads: usize,
+) -> Result<(), SourceError> {
+    let mut steps = Vec::new();
+    for &id in files {
+        if let Body::Regular(contents) = &tree.node(id).body {
+            split(contents, &tree.readers, block_size, |from, to| {
+                steps.push((id, from, to));
+            })?;
+        }
+    }
+    let found = {
+        let (tree, steps) = (&*tree, &steps);
+        // Small steps are handed out many at a time, so that the threads do not meet too often.
+        const BATCH: usize = 32;
+        parallel::try_map(steps.len().div_ceil(BATCH), threads, |batch| {
+            let mut buffer = vec![0; BUFFER];
+            let from = batch * BATCH;
+            let batch = &steps[from..(from + BATCH).min(steps.len())];
+            batch
+                .iter()
+                .map(|&(id, from, to)| {
+                    let Body::Regular(contents) = &tree.node(id).body else {
+                        return Ok(Vec::new());
+                    };
+                    let range = from..to;
+                    scan(
+                        contents,
+                        &tree.readers,
+                        range,
+                        block_size,
+                        holes,
+                        &mut buffer,
+                    )
+                })
+                .collect::<Result<Vec<_>, _>>()
+        })?
+    };
+    for (&(id, ..), found) in steps.iter().zip(found.into_iter().flatten()) {
+        if let Body::Regular(contents) = &mut tree.node_mut(id).body {
+            for blocks in found {
+                push(&mut contents.blocks, blocks);
+            }
+            contents.blocks.shrink_to_fit();
+        }
+    }
+    Ok(())
+}
+
+/// The steps of a file: ranges that start on whole blocks, without the large holes.
+fn split(
+    contents: &Contents,
+    readers: &[Reader],
+    block_size: u32,
+    mut step: impl FnMut(u64, u64),
+) -> Result<(), SourceError> {
+    if contents.size <= STEP {
+        if contents.size > 0 {
+            step(0, contents.size);
+        }
+        return Ok(());
+    }
+    let open = contents.open(readers)?;
+    let mut at = 0;
+    while let Some((start, stop)) = next_data(&open, at, contents.size, block_size)? {
+        at = start;
+        while at < stop {
+            let to = (at - at % STEP + STEP).min(stop);
+            step(at, to);
+            at = to;
+        }
+    }
+    Ok(())
+}
+
+/// The blocks of one step.
+fn scan(
+    contents: &Contents,
+    readers: &[Reader],
+    range: Range<u64>,
+    block_size: u32,
+    holes: Holes,
+    buffer: &mut [u8],
+) -> Result<Vec<Blocks>, SourceError> {
+    let (from, end) = (range.start, range.end);
+    let mut found = Vec::new();
+    let number = |offset: u64| {
+        u32::try_from(offset / u64::from(block_size)).expect("sizes were checked before")
+    };
+    let blocks = |from: u64, to: u64| {
+        let start = number(from);
+        Blocks {
+            start,
+            len: number(to.next_multiple_of(u64::from(block_size))) - start,
+        }
+    };
+    if holes == Holes::Fill {
+        found.push(blocks(from, end));
+        return Ok(found);
+    }
+    let open = contents.open(readers)?;
+    let mut at = from;
+    while let Some((start, stop)) = next_data(&open, at, end, block_size)? {
+        if holes == Holes::Keep {
+            push(&mut found, blocks(start, stop));
+            at = stop;
+            continue;
+        }
+        at = start;
+        while at < stop {
+            let len = usize::try_from(stop - at).unwrap_or(BUFFER).min(BUFFER);
+            open.read_at(at, &mut buffer[..len])?;
+            for (nr, block) in (0_u64..).zip(buffer[..len].chunks(block_size as usize)) {
+                if !is_zero(block) {
+                    let offset = at + nr * u64::from(block_size);
+                    push(&mut found, blocks(offset, offset + 1));
+                }
+            }
+            at += len as u64;
+        }
+    }
+    open.check_unchanged()?;
+    Ok(found)
+}
+
+/// The next range from `at` on that may hold something: whole blocks, but for the last one before `end`.
+fn next_data(
+    open: &Open<'_>,
+    at: u64,
+    end: u64,
+    block_size: u32,
+) -> Result<Option<(u64, u64)>, SourceError> {
+    /// Files below this are read whole: asking costs more.
+    const ASK: u64 = 64 << 10;
+    if at >= end {
+        return Ok(None);
+    }
+    let whole = |start: u64, stop: u64| {
+        let block_size = u64::from(block_size);
+        let start = (start - start % block_size).max(at);
+        Some((start, stop.next_multiple_of(block_size).min(end)))
+    };
+    match open {
+        Open::Bytes(_) => Ok(Some((at, end))),
+        Open::Pieces(_, pieces) => {
+            let first = pieces.partition_point(|piece| piece.offset + piece.len <= at);
+            let next = pieces.get(first).filter(|piece| piece.offset < end);
+            Ok(next.and_then(|piece| whole(piece.offset.max(at), piece.offset + piece.len)))
+        }
+        Open::File(_, _, stamp) if stamp.size < ASK => Ok(Some((at, end))),
+        Open::File(file, _, _) => {
+            let Ok(start) = rustix::fs::seek(file.as_fd(), SeekFrom::Data(at)) else {
+                // Nothing but a hole up to the end, or a file system that cannot tell.
+                let knows = rustix::fs::seek(file.as_fd(), SeekFrom::Hole(at)).is_ok();
+                return Ok((!knows).then_some((at, end)));
+            };
+            let stop = rustix::fs::seek(file.as_fd(), SeekFrom::Hole(start)).unwrap_or(end);
+            Ok(whole(start, stop).filter(|_| start < end))
+        }
+    }
+}
+
+/// Adds blocks behind those that are there.
+fn push(to: &mut Vec<Blocks>, blocks: Blocks) {
+    match to.last_mut() {
+        // Pieces that are no whole blocks may name a block twice.
+        Some(last) if last.end() >= u64::from(blocks.start) => {
+            let end = last.end().max(blocks.end());
+            last.len = u32::try_from(end - u64::from(last.start)).unwrap_or(u32::MAX);
+        }
+        _ => to.push(blocks),
+    }
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    let (words, rest) = bytes.as_chunks::<16>();
+    words.iter().all(|word| u128::from_ne_bytes(*word) == 0) && rest.iter().all(|&byte| byte == 0)
+}
