@@ -27,7 +27,7 @@ use ext2dax_sync::{Mutex, rank};
 use crate::clock::Clock;
 #[cfg(not(feature = "std"))]
 use crate::clock::FixedClock;
-use crate::inode::{Inodes, Node, Versions, lifetime};
+use crate::inode::{Inode, Inodes, Node, Versions, lifetime};
 use crate::ops::Temporaries;
 use crate::options::{MountOptions, StatfsStyle};
 use crate::orphan::OrphanList;
@@ -433,6 +433,37 @@ impl FileSystem {
     /// that hand the image over to a checker.
     pub fn abandon(self) {
         self.mount.ended.store(true, Ordering::Release);
+    }
+
+    /// The file that a handle from an earlier time names, as NFS keeps them: number and generation.
+    ///
+    /// # Errors
+    /// `Stale` if the file is gone, or the number is another file's by now.
+    pub fn inode_by_handle(&self, ino: u32, generation: u32) -> Result<Inode> {
+        let inode = self.inode_by_number(ino)?;
+        if inode.generation() == generation {
+            Ok(inode)
+        } else {
+            Err(Error::Stale)
+        }
+    }
+
+    /// The file that has this inode number now: for callers that compare the generation themselves.
+    ///
+    /// # Errors
+    /// `Stale` if there is none, and for the inodes that belong to the file system; `Corrupt`.
+    pub fn inode_by_number(&self, ino: u32) -> Result<Inode> {
+        let core = &self.mount.core;
+        let number = core.geometry.ino(ino).map_err(|_| Error::Stale)?;
+        if number != Ino::ROOT && ino < core.geometry.first_ino() {
+            return Err(Error::Stale);
+        }
+        let node = self.mount.inodes.find(core, number)?;
+        // It may have died between the look into the table and this.
+        Inode::open(&self.mount, &node).map_err(|error| match error {
+            Error::NotFound => Error::Stale,
+            other => other,
+        })
     }
 
     /// Sizes and counts.

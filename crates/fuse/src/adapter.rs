@@ -21,6 +21,7 @@ use fuser::{
     ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
+use crate::nodes::ROOT;
 use crate::server::{Caller, Change, Errno, NewNode, Seek, Server, Taken, Time};
 
 /// The image has one writer, this server, and every change comes through the kernel: what the kernel knows stays true
@@ -210,7 +211,7 @@ impl Filesystem for Adapter {
             | InitFlags::FUSE_EXPLICIT_INVAL_DATA
             | InitFlags::FUSE_HANDLE_KILLPRIV_V2
             | InitFlags::FUSE_DONT_MASK
-            | InitFlags::FUSE_HAS_IOCTL_DIR;
+            | InitFlags::FUSE_EXPORT_SUPPORT;
         if self.connection.acl {
             wanted |= InitFlags::FUSE_POSIX_ACL;
         }
@@ -227,6 +228,15 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         match self.server.lookup(parent.0, name.as_bytes()) {
+            // The way up from a file that was asked for by its handle. The kernel has one number for the root; its inode
+            // number comes with the next look at it, so what is said here must not last.
+            Ok(attributes) if name == ".." && self.server.is_root(&attributes) => {
+                let root = FileAttr {
+                    ino: INodeNo(ROOT),
+                    ..attr(&attributes)
+                };
+                reply.entry_with_ttls(&Duration::ZERO, &FOREVER, &root, generation(&attributes));
+            }
             Err(ENOENT) => reply.entry(&FOREVER, &NO_SUCH_NAME, Generation(0)),
             answer => entry(reply, answer),
         }

@@ -98,6 +98,10 @@ impl Nodes {
         &self.shards[number as usize & (SHARDS - 1)]
     }
 
+    pub(crate) fn is_root(&self, number: u32) -> bool {
+        number == self.root
+    }
+
     /// The inode number behind a number of the kernel's.
     fn number(&self, node: u64) -> Result<u32> {
         if node == ROOT {

@@ -127,6 +127,31 @@ impl Inodes {
         Ok(node)
     }
 
+    /// The node of a live inode that nobody has led to: the number comes from a handle, and may be anybody's by now.
+    ///
+    /// The count of links is read under the shard's lock. Whoever takes the last link holds the node meanwhile, so it is
+    /// in the table, and leaves it only after the count on the medium is 0: a dead inode gets no node here.
+    ///
+    /// # Errors
+    /// As [`Inodes::get`]. The answer may die at once: opening it tells.
+    pub(crate) fn find(&self, core: &Arc<Core>, ino: Ino) -> Result<Arc<Node>> {
+        let mut table = self.shard(ino).write();
+        if let Some(node) = table.nodes.get(&ino.get()) {
+            return Ok(Arc::clone(node));
+        }
+        let record = Record::new(core, ino)?;
+        if record.links() == 0 {
+            return Err(Error::Stale);
+        }
+        let file_type = record.file_type()?;
+        let node = Arc::new(Node::new(record, file_type));
+        table.nodes.insert(ino.get(), Arc::clone(&node));
+        let evicted = self.evict(&mut table, ino);
+        drop(table);
+        drop(evicted);
+        Ok(node)
+    }
+
     /// The node of an inode that is being created: its body is written, its links are still 0.
     ///
     /// # Errors

@@ -120,6 +120,12 @@ impl Server {
         Ok(self.nodes.get(node)?)
     }
 
+    /// Whether these are the root directory's.
+    #[must_use]
+    pub fn is_root(&self, attributes: &Attributes) -> bool {
+        self.nodes.is_root(attributes.ino)
+    }
+
     /// The kernel has forgotten `times` look-ups of a file.
     pub fn forget(&self, node: u64, times: u64) {
         self.nodes.forget(node, times);

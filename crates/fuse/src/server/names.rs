@@ -3,6 +3,7 @@
 use ext2dax::{Attributes, Error, FileType, Inode, New, RenameFlags};
 
 use super::{Answer, Caller, Errno, Server};
+use crate::nodes::ROOT;
 
 /// What a new file starts with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,9 +61,17 @@ impl NewNode {
 impl Server {
     /// The file that `name` leads to in a directory. The kernel knows it from now on, until it forgets.
     ///
+    /// The name `.` stands for the file of that number itself, known to the kernel or not: that is how it asks for a file
+    /// by a handle (NFS, open_by_handle_at(2)). It compares generations itself.
+    ///
     /// # Errors
     /// `ENOENT`, `ENAMETOOLONG`, `ENOTDIR`, `ESTALE`, `EUCLEAN`.
     pub fn lookup(&self, parent: u64, name: &[u8]) -> Answer<Attributes> {
+        if name == b"." {
+            let number = u32::try_from(parent).map_err(|_| Error::Stale)?;
+            let fs = self.node(ROOT)?.file_system();
+            return self.found(fs.inode_by_number(number)?);
+        }
         self.found(self.node(parent)?.lookup(name)?)
     }
 

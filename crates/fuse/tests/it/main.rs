@@ -2,7 +2,10 @@
 
 #![cfg(target_os = "linux")]
 
+mod attributes;
+mod contents;
 mod mounted;
 mod names;
+mod server;
 
 use mounted::Mount;

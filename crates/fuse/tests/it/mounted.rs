@@ -90,6 +90,15 @@ impl Mount {
         }
     }
 
+    /// Unmounts, and gives back the directory with the image.
+    pub(crate) fn stop_unchecked(mut self) -> tempfile::TempDir {
+        self.stop();
+        std::mem::replace(
+            &mut self.directory,
+            tempfile::tempdir().expect("a directory"),
+        )
+    }
+
     /// Unmounts, has both checkers look at the image, and gives back the directory it lies in.
     pub(crate) fn end(mut self) -> tempfile::TempDir {
         self.stop();
@@ -133,4 +142,47 @@ pub(crate) fn assert_clean(image: &Path) {
             eprintln!("skipped: e2fsck is missing");
         }
     }
+}
+
+/// Bytes that differ from their neighbours and from those of other sizes.
+pub(crate) fn pattern(len: usize) -> Vec<u8> {
+    (0..len)
+        .map(|i| (i * 7 + i / 251 + len % 13).to_le_bytes()[0] | 1)
+        .collect()
+}
+
+/// Says that a test is skipped if a program is missing; in CI that is a failure.
+pub(crate) fn skipped_without(program: &str) -> bool {
+    let path = ["/usr/bin", "/bin", "/usr/sbin", "/sbin"];
+    let there = path.iter().any(|dir| Path::new(dir).join(program).exists());
+    if !there {
+        assert!(std::env::var_os("CI").is_none(), "{program} is missing");
+        eprintln!("skipped: {program} is missing");
+    }
+    !there
+}
+
+/// A command line as a user who is not root and in no group of root's.
+pub(crate) fn as_nobody(line: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args([
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        "sh",
+        "-c",
+    ]);
+    command.arg(line);
+    command
+}
+
+/// What a command says that must not fail.
+pub(crate) fn run(command: &mut Command) -> String {
+    let output = command.output().expect("run");
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
