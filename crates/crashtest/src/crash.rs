@@ -11,7 +11,7 @@
 //! # What is collapsed, and what is sampled
 //! Bulk writes to data blocks are undecided as a whole block: old, new, or poison, which no reader may ever look at and
 //! which is worse than any part of both. Bulk writes to fixed metadata, which checkers read whether something leads
-//! there or not, are taken apart into 8-byte words. Where the product over all lines exceeds [`Limits::product`], the
+//! there or not, are taken apart into 8-byte words. Records with a checksum are old, new, or torn in the middle. Where the product over all lines exceeds [`Limits::product`], the
 //! point is sampled: every line's variants with all others old and with all others new, and then at random up to the
 //! limit. [`Report::sampled`] counts those points, so a complete enumeration says 0.
 
@@ -36,6 +36,8 @@ pub enum Place {
     Fixed,
     /// Part of the data block with this number: read only if something leads there.
     Block(u64),
+    /// A record of a mount or an operation, which has a checksum: torn in one place it is as good as torn in another.
+    Record,
 }
 
 /// How much is enumerated.
@@ -69,6 +71,18 @@ pub struct CrashState<'a> {
     pub content: u128,
     /// Lines that were undecided, with the variant taken of each: byte offset, index, number of variants.
     pub choices: Vec<(u64, usize, usize)>,
+}
+
+impl CrashState<'_> {
+    /// A hash of the image less the first so many bytes.
+    pub fn content_behind(&self, bytes: usize) -> u128 {
+        let lines = (0..).step_by(LINE_BYTES);
+        lines
+            .zip(self.image[..bytes].chunks(LINE_BYTES))
+            .fold(self.content, |all, (line, bytes)| {
+                all ^ hash_line(line, bytes)
+            })
+    }
 }
 
 /// What an enumeration went through.

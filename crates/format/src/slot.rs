@@ -99,13 +99,13 @@ impl MountRecord {
     /// The 64 bytes, as words in the order in which they are to be stored.
     #[must_use]
     pub fn words(&self) -> [U64; 8] {
-        seal(self.stamp.record(self.ended).as_bytes())
+        seal(self.stamp.record(self.ended).as_bytes(), 0)
     }
 
     /// Reads a record; `None` if there is none, or a torn one.
     #[must_use]
     pub fn parse(line: &[u8; 64]) -> Option<Self> {
-        let raw: RawMount = open(line)?;
+        let raw: RawMount = open(line, 0)?;
         (raw.magic == MOUNT_MAGIC).then_some(Self {
             stamp: Stamp {
                 mount_count: raw.mount_count.get(),
@@ -126,16 +126,298 @@ pub fn is_free_or_ours(area: &[u8; 1024]) -> bool {
         .all(|line| line.starts_with(&MAGIC) || line.iter().all(|&byte| byte == 0))
 }
 
-fn seal(record: &[u8]) -> [U64; 8] {
-    let mut line = [0; 64];
+/// What an operation in flight is. Letters are the rows of the order table for renames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Operation {
+    /// `subject` gets its first name, `to_place` in `to`; a directory counts in `to`. `value` and `second` are the
+    /// blocks that it took for contents and attributes, 0 for none.
+    Create = 0x10,
+    /// `subject` gets another name, `to_place` in `to`.
+    Link,
+    /// `subject` loses its last name, `from_place` in `from`, and dies; a directory counts in `from` no longer.
+    Unlink,
+    /// `subject` loses one of several names, `from_place` in `from`.
+    UnlinkOne,
+    /// Row d: `subject` moves from `from_place` in `from` to `to_place` in `to`.
+    Move,
+    /// Row e: the same, over the last name of `other`. `value` is where the temporary link of `other` lies.
+    Replace,
+    /// Row f: the same, over one of several names of `other`.
+    ReplaceOne,
+    /// Row j: `subject` and `other` exchange their names. `value` is where the temporary link of `other` lies.
+    Exchange,
+    /// Row k: `subject` is a directory and moves from `from_place` in `from` to `to_place` in `to`, over the empty
+    /// directory `other` unless that is 0.
+    MoveDirectory,
+    /// Row h: `subject` takes the name of the empty directory `other`; one store swaps both entries.
+    SwapDirectory,
+    /// Row j for directories, which have no temporary links: `subject` and `other` exchange their names.
+    ExchangeDirectory,
+    /// The directory `to` gets the block `to_place`.
+    Grow,
+    /// The size of `subject` goes from `value` to `second`.
+    Resize,
+    /// The owner of `subject` becomes `value`, its group `second`.
+    Own,
+}
+
+impl Operation {
+    fn from_raw(raw: u8) -> Option<Self> {
+        const ALL: [Operation; 14] = [
+            Operation::Create,
+            Operation::Link,
+            Operation::Unlink,
+            Operation::UnlinkOne,
+            Operation::Move,
+            Operation::Replace,
+            Operation::ReplaceOne,
+            Operation::Exchange,
+            Operation::MoveDirectory,
+            Operation::SwapDirectory,
+            Operation::ExchangeDirectory,
+            Operation::Grow,
+            Operation::Resize,
+            Operation::Own,
+        ];
+        ALL.into_iter().find(|operation| *operation as u8 == raw)
+    }
+}
+
+/// Where an entry of a directory lies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EntryPlace {
+    /// Logical block of the directory.
+    pub block: u32,
+    /// Byte offset in the block, a multiple of four.
+    pub offset: u32,
+}
+
+/// An operation in flight: what the next mount needs to complete or undo it. What an operation does not use is zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each operation says what it uses")]
+pub struct Intent {
+    pub operation: Operation,
+    pub subject: u32,
+    pub other: u32,
+    pub from: u32,
+    pub to: u32,
+    pub from_place: EntryPlace,
+    pub to_place: EntryPlace,
+    /// Link counts before the operation.
+    pub subject_links: u16,
+    pub other_links: u16,
+    pub from_links: u16,
+    pub to_links: u16,
+    pub value: u64,
+    pub second: u64,
+}
+
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawIntent {
+    magic: [u8; 7],
+    operation: u8,
+    subject: U32,
+    other: U32,
+    from: U32,
+    to: U32,
+    from_block: U32,
+    to_block: U32,
+    /// In units of four bytes.
+    from_offset: U16,
+    to_offset: U16,
+    subject_links: U16,
+    other_links: U16,
+    from_links: U16,
+    to_links: U16,
+    value: U64,
+    second: U64,
+}
+
+const _: () = assert!(size_of::<RawIntent>() == 60);
+
+impl Intent {
+    /// An intent that says nothing yet but what it is.
+    #[must_use]
+    pub const fn new(operation: Operation) -> Self {
+        const NOWHERE: EntryPlace = EntryPlace {
+            block: 0,
+            offset: 0,
+        };
+        Self {
+            operation,
+            subject: 0,
+            other: 0,
+            from: 0,
+            to: 0,
+            from_place: NOWHERE,
+            to_place: NOWHERE,
+            subject_links: 0,
+            other_links: 0,
+            from_links: 0,
+            to_links: 0,
+            value: 0,
+            second: 0,
+        }
+    }
+
+    /// The 64 bytes, as words in the order in which they are to be stored. `mount` is the [`Stamp::id`] of the mount: the
+    /// checksum covers it, so that no other mount takes the intent for one of its own.
+    #[must_use]
+    pub fn words(&self, mount: u32) -> [U64; 8] {
+        let quarter =
+            |place: EntryPlace| U16::new(u16::try_from(place.offset / 4).unwrap_or(u16::MAX));
+        let raw = RawIntent {
+            magic: MAGIC,
+            operation: self.operation as u8,
+            subject: U32::new(self.subject),
+            other: U32::new(self.other),
+            from: U32::new(self.from),
+            to: U32::new(self.to),
+            from_block: U32::new(self.from_place.block),
+            to_block: U32::new(self.to_place.block),
+            from_offset: quarter(self.from_place),
+            to_offset: quarter(self.to_place),
+            subject_links: U16::new(self.subject_links),
+            other_links: U16::new(self.other_links),
+            from_links: U16::new(self.from_links),
+            to_links: U16::new(self.to_links),
+            value: U64::new(self.value),
+            second: U64::new(self.second),
+        };
+        seal(raw.as_bytes(), mount)
+    }
+
+    /// Reads the intent of a mount; `None` if there is none, a torn one, or one of another mount.
+    #[must_use]
+    pub fn parse(line: &[u8; 64], mount: u32) -> Option<Self> {
+        let raw: RawIntent = open(line, mount)?;
+        let place = |block: U32, quarter: U16| EntryPlace {
+            block: block.get(),
+            offset: u32::from(quarter.get()) * 4,
+        };
+        Some(Self {
+            operation: Operation::from_raw(raw.operation)?,
+            subject: raw.subject.get(),
+            other: raw.other.get(),
+            from: raw.from.get(),
+            to: raw.to.get(),
+            from_place: place(raw.from_block, raw.from_offset),
+            to_place: place(raw.to_block, raw.to_offset),
+            subject_links: raw.subject_links.get(),
+            other_links: raw.other_links.get(),
+            from_links: raw.from_links.get(),
+            to_links: raw.to_links.get(),
+            value: raw.value.get(),
+            second: raw.second.get(),
+        })
+    }
+}
+
+fn sum(record: &[u8], mount: u32) -> u32 {
+    let mut hasher = crc32fast::Hasher::new_with_initial(mount);
+    hasher.update(record);
+    hasher.finalize()
+}
+
+fn seal(record: &[u8], mount: u32) -> [U64; 8] {
+    let mut line = [0; RECORD_BYTES];
     line[..60].copy_from_slice(record);
-    line[60..].copy_from_slice(&crc32fast::hash(record).to_le_bytes());
+    line[60..].copy_from_slice(&sum(record, mount).to_le_bytes());
     zerocopy::transmute!(line)
 }
 
-fn open<T: FromBytes + KnownLayout + Immutable>(line: &[u8; 64]) -> Option<T> {
-    let (record, sum) = line.split_at(60);
-    (crc32fast::hash(record).to_le_bytes() == *sum)
+fn open<T: FromBytes + KnownLayout + Immutable>(line: &[u8; 64], mount: u32) -> Option<T> {
+    let (record, found) = line.split_at(60);
+    (record.starts_with(&MAGIC) && sum(record, mount).to_le_bytes() == *found)
         .then(|| T::read_from_bytes(record).ok())
         .flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(words: [U64; 8]) -> [u8; 64] {
+        zerocopy::transmute!(words)
+    }
+
+    fn intent() -> Intent {
+        Intent {
+            subject: 12,
+            other: 13,
+            from: 2,
+            to: 0xffff_ffff,
+            from_place: EntryPlace {
+                block: 7,
+                offset: 65_532,
+            },
+            to_place: EntryPlace {
+                block: 8,
+                offset: 12,
+            },
+            subject_links: 1,
+            other_links: 32_000,
+            from_links: 3,
+            to_links: 4,
+            value: u64::MAX,
+            second: 5,
+            ..Intent::new(Operation::Own)
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let line = bytes(intent().words(99));
+        assert_eq!(Intent::parse(&line, 99), Some(intent()));
+        assert_eq!(MountRecord::parse(&line), None);
+        let record = MountRecord {
+            stamp: Stamp {
+                mount_count: 1,
+                mount_time: 2,
+                write_time: 3,
+                last_check: 4,
+            },
+            ended: true,
+        };
+        assert_eq!(MountRecord::parse(&bytes(record.words())), Some(record));
+    }
+
+    #[test]
+    fn an_intent_of_another_mount_is_none() {
+        assert_eq!(Intent::parse(&bytes(intent().words(99)), 98), None);
+    }
+
+    /// Torn between any two words, over zeroes or over another record.
+    #[test]
+    fn a_torn_record_is_none() {
+        let new = intent().words(99);
+        let older = Intent {
+            subject: 1,
+            second: 6,
+            ..intent()
+        };
+        for old in [[U64::ZERO; 8], older.words(99)] {
+            for kept in 1..8 {
+                let mut torn = new;
+                torn[kept..].copy_from_slice(&old[kept..]);
+                if torn != new && torn != old {
+                    assert_eq!(Intent::parse(&bytes(torn), 99), None, "{kept} words");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_area_is_ours_when_it_holds_nothing_else() {
+        let mut area = [0; AREA_BYTES];
+        assert!(is_free_or_ours(&area));
+        area[64..128].copy_from_slice(&bytes(intent().words(1)));
+        assert!(is_free_or_ours(&area));
+        area[72..128].fill(0xff);
+        assert!(is_free_or_ours(&area), "a torn record");
+        area[510..512].copy_from_slice(&[0x55, 0xaa]);
+        assert!(!is_free_or_ours(&area), "a boot loader");
+    }
 }

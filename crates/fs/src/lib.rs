@@ -22,6 +22,7 @@ mod ops;
 mod options;
 mod orphan;
 mod path;
+mod recovery;
 mod scrub;
 mod slots;
 mod state;

@@ -15,7 +15,7 @@ use core::fmt;
 use core::ops::Deref;
 
 use ext2dax_dax::Gates;
-use ext2dax_format::slot::MountRecord;
+use ext2dax_format::slot::{MountRecord, Stamp};
 use ext2dax_format::superblock::{RawSuperblock, STATE_ERROR, STATE_VALID};
 use ext2dax_format::{Error, Features, Geometry, Ino, Result, Timestamp};
 use ext2dax_getblock::Volume;
@@ -31,6 +31,7 @@ use crate::inode::{Inode, Inodes, Node, Versions, lifetime};
 use crate::ops::Temporaries;
 use crate::options::{MountOptions, StatfsStyle};
 use crate::orphan::OrphanList;
+use crate::recovery;
 use crate::scrub;
 use crate::slots::Slots;
 use crate::state::{SUPERBLOCK, State};
@@ -240,6 +241,16 @@ impl Mount {
     /// Takes an image over for writing: what the last user left is completed, and it is marked as in use.
     fn take_over(&self, last: LastUse) -> Result<()> {
         let core = &self.core;
+        if let Some(stamp) = last.interrupted {
+            let listed = core.orphans.on_medium(&core.geometry)?;
+            for intent in core.slots.in_flight(stamp) {
+                if let Err(error) = recovery::recover(core, &listed, &intent) {
+                    core.report(error);
+                }
+            }
+            // EPOCH: nothing is in flight any more.
+            core.pmem.fence();
+        }
         let orphans = core.orphans.load(&core.geometry)?;
         core.slots.clear_intents();
         let now = core.now();
@@ -253,10 +264,10 @@ impl Mount {
         for ino in orphans {
             lifetime::recover(self, ino)?;
         }
-        match last {
-            LastUse::Ended => Ok(()),
-            LastUse::Broken => scrub::scrub(self),
+        if last.unknown {
+            scrub::scrub(self)?;
         }
+        Ok(())
     }
 }
 
@@ -319,12 +330,12 @@ impl Drop for MountParts {
 }
 
 /// How the last use of an image ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LastUse {
-    /// Completely, whether the image is clean or not.
-    Ended,
-    /// In the middle.
-    Broken,
+#[derive(Clone, Copy, Debug, Default)]
+struct LastUse {
+    /// In the middle, by the mount with this stamp: what was in flight is written down.
+    interrupted: Option<Stamp>,
+    /// Nobody knows how: everything must be looked at.
+    unknown: bool,
 }
 
 /// A mounted file system. Clones are handles to the same mount; it ends when the last of them, and the last open file,
@@ -537,7 +548,7 @@ fn check(
         } else {
             features.check_open()?;
         }
-        return Ok(LastUse::Ended);
+        return Ok(LastUse::default());
     }
     features.check_open()?;
     features.check_write()?;
@@ -545,16 +556,17 @@ fn check(
         return Err(Error::ReadOnlyFs);
     }
     let state = superblock.s_state.get();
-    let damaged = state & STATE_ERROR != 0;
-    match slots.last_mount() {
-        _ if damaged && !options.accept_unclean => Err(Error::NeedsFsck),
-        _ if damaged => Ok(LastUse::Broken),
-        _ if state & STATE_VALID != 0 => Ok(LastUse::Ended),
-        Some(record) if record.ended => Ok(LastUse::Ended),
-        Some(_) => Ok(LastUse::Broken),
-        None if options.accept_unclean => Ok(LastUse::Broken),
-        None => Err(Error::NeedsFsck),
+    let (clean, damaged) = (state & STATE_VALID != 0, state & STATE_ERROR != 0);
+    let record = slots.last_mount().filter(|_| !clean);
+    let unknown = damaged || !clean && record.is_none();
+    if unknown && !options.accept_unclean {
+        return Err(Error::NeedsFsck);
     }
+    let interrupted = record.filter(|record| !record.ended);
+    Ok(LastUse {
+        interrupted: interrupted.map(|record| record.stamp),
+        unknown,
+    })
 }
 
 /// Blocks of superblocks, descriptors, bitmaps and inode tables.

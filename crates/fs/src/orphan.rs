@@ -182,6 +182,16 @@ impl OrphanList {
         released
     }
 
+    /// The inodes on the list as it stands on the medium.
+    ///
+    /// # Errors
+    /// As [`OrphanList::load`].
+    pub(crate) fn on_medium(&self, geometry: &Geometry) -> Result<HashSet<u32>> {
+        let list = self.load(geometry)?;
+        *self.members.lock() = Members::default();
+        Ok(list.into_iter().map(Ino::get).collect())
+    }
+
     /// Takes over the list that stands on the medium. Returns the members from the tail on, which is the order in which
     /// they can be taken off.
     ///

@@ -1,4 +1,4 @@
-//! After a crash, for who mounts without a checker: names and link counts are made to agree before anybody changes them.
+//! After a crash of which nothing is written down, for who mounts without a checker: names and link counts are made to agree before anybody changes them.
 //!
 //! A crash may leave a link count one too high, and names of dead inodes. Both are harmless as they stand, but not once
 //! work goes on: a name removed later would leave a file alive that nothing leads to, and a directory would count as
@@ -12,9 +12,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use ext2dax_format::{Error, FileBlock, Ino, Result};
-use ext2dax_getblock::Mapping;
-use zerocopy::little_endian::U32;
+use ext2dax_format::{Error, Ino, Result};
 
 use crate::dir::{self, Change, Dir, Entry};
 use crate::inode::Node;
@@ -92,23 +90,17 @@ pub(crate) fn scrub(mount: &Mount) -> Result<()> {
 /// Raises the size of a directory over blocks that are mapped behind its end: a crash came between their pointer and the
 /// size. Their entries are complete, and a checker will see them, so they must be seen here, too.
 fn take_in(mount: &Mount, directory: &Node) -> Result<()> {
-    let core = &mount.core;
     let record = directory.record();
-    let block_size = u64::from(core.geometry.block_size());
+    let block_size = u64::from(mount.core.geometry.block_size());
     loop {
         let size = record.size();
         let Ok(block) = u32::try_from(size / block_size) else {
             return Ok(());
         };
-        let Mapping::Existing(_) = record.tree().lookup(FileBlock(block), 1)? else {
+        dir::take_in(record, block)?;
+        if record.size() == size {
             return Ok(());
-        };
-        let Ok(raised) = u32::try_from(size + block_size) else {
-            return Ok(());
-        };
-        // PUBLISH: the directory has one block more. Before: a block mapped behind the end, which checkers take in.
-        // After: its names are names.
-        core.pmem.publish(record.size_low_at(), U32::new(raised));
+        }
     }
 }
 

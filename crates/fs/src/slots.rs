@@ -3,13 +3,20 @@
 //! They lie in the boot block, when it is empty or holds such records already. An image whose boot block is in use has
 //! none, and then nobody can tell whose stores are on the medium: after a crash it wants a checker.
 
+mod armed;
+
+use alloc::vec::Vec;
 use core::fmt;
 
 use ext2dax_format::slot::{
-    AREA_BYTES, INTENTS, MOUNT_RECORDS, MountRecord, RECORD_BYTES, Stamp, is_free_or_ours,
+    AREA_BYTES, INTENTS, Intent, MOUNT_RECORDS, MountRecord, RECORD_BYTES, Stamp, is_free_or_ours,
 };
 use ext2dax_pmem::{Off, Pmem};
 use zerocopy::little_endian::{U32, U64};
+
+use armed::Intents;
+pub(crate) use armed::{Armed, Mark};
+use ext2dax_sync::atomic::{AtomicU32, Ordering};
 
 use crate::state::SUPERBLOCK;
 
@@ -18,6 +25,9 @@ pub(crate) struct Slots {
     pmem: Pmem,
     /// Where they lie, unless something else lies there.
     area: Option<u64>,
+    /// The [`Stamp::id`] of this mount, which its intents carry.
+    mount: AtomicU32,
+    intents: Intents,
 }
 
 impl fmt::Debug for Slots {
@@ -36,6 +46,8 @@ impl Slots {
         Self {
             pmem: pmem.clone(),
             area: is_free_or_ours(&area).then_some(0),
+            mount: AtomicU32::new(0),
+            intents: Intents::new(),
         }
     }
 
@@ -72,6 +84,19 @@ impl Slots {
         // EPOCH: a record of what is not there yet. Torn, it is none; and the other line stands.
         self.store(line, &record.words());
         self.pmem.fence();
+        self.mount.store(record.stamp.id(), Ordering::Relaxed);
+    }
+
+    /// The operations that were in flight when the mount with this stamp ended.
+    pub(crate) fn in_flight(&self, stamp: Stamp) -> Vec<Intent> {
+        let Some(area) = self.area else {
+            return Vec::new();
+        };
+        let mount = stamp.id();
+        let lines = (MOUNT_RECORDS..MOUNT_RECORDS + INTENTS).map(|index| area + line_at(index));
+        lines
+            .filter_map(|line| Intent::parse(&self.pmem.read_value(Off::new(line)), mount))
+            .collect()
     }
 
     fn store(&self, line: u64, words: &[U64; 8]) {

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use ext2dax::{FileSystem, MountOptions};
+use ext2dax_format::slot::AREA_BYTES;
 use ext2dax_format::superblock::RawSuperblock;
 use ext2dax_format::{Geometry, RawGroupDesc};
 use ext2dax_mkfs::{Inodes, Options, Plan};
@@ -63,10 +64,11 @@ impl std::fmt::Display for Shape {
     }
 }
 
-/// What a crash in the middle may show, after our recovery.
+/// What a crash in the middle may show. Our recovery makes every operation on names atomic; the other promises are what
+/// e2fsck may make of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Promise {
-    /// The tree before or the tree after.
+    /// The tree before or the tree after, for everybody.
     Atomic,
     /// Each name as before or as after, and a hidden name in lost+found besides: renames that no single store can do.
     /// A name that is there before and after is never missing.
@@ -75,7 +77,7 @@ pub enum Promise {
     /// its name.
     EmptyTargetMayGo,
     /// Names and kinds as before or after; contents of regular files in any mixture, but nobody else's: writes to
-    /// blocks that the file has already, and operations that go block by block.
+    /// blocks that the file has already, and operations that go block by block. For our recovery, too.
     Contents,
     /// The mode as before or after, and the attributes as before or after, but perhaps not both of one time.
     ModeAndList,
@@ -244,6 +246,9 @@ impl Places {
     /// # Panics
     /// If the offset lies outside the image.
     pub fn place(&self, offset: u64) -> Place {
+        if offset < AREA_BYTES as u64 {
+            return Place::Record;
+        }
         let block = offset / self.block_size;
         let fixed = self.fixed[usize::try_from(block).expect("inside the image")];
         if fixed {

@@ -6,6 +6,7 @@
 use alloc::vec::Vec;
 
 use ext2dax_format::dirent::{MIN_LEN, encode_len, needed_len};
+use ext2dax_format::slot::EntryPlace;
 use ext2dax_format::{CorruptKind, Error, FileBlock, FileType, Geometry, Ino, Result};
 use ext2dax_getblock::{Branch, Hints};
 use zerocopy::little_endian::{U16, U32};
@@ -43,6 +44,11 @@ enum Way<'a> {
 }
 
 impl Staged<'_> {
+    /// Where the entry lies.
+    pub(crate) fn place(&self) -> EntryPlace {
+        self.place.into()
+    }
+
     /// Whether publishing adds a block, so that the operation cannot give life in the same epoch.
     pub(crate) fn grows(&self) -> bool {
         matches!(self.way, Way::Grow(_))

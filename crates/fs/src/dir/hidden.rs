@@ -1,6 +1,7 @@
 //! A block of `lost+found` that holds temporary links instead of names; see `ops::temporary`.
 
 use ext2dax_format::dirent::encode_len;
+use ext2dax_format::slot::{Intent, Operation};
 use ext2dax_format::{FileBlock, Result};
 use ext2dax_getblock::Hints;
 use zerocopy::little_endian::U16;
@@ -93,11 +94,18 @@ impl Dir<'_> {
         self.core
             .pmem
             .flush(branch.data_offset(), u64::from(block_size));
-        // EPOCH: a block that nothing leads to.
+        let intent = Intent {
+            to: self.node.ino().get(),
+            to_place: Place { block, offset: 0 }.into(),
+            ..Intent::new(Operation::Grow)
+        };
+        let armed = self.core.slots.arm(self.node.ino().get(), &intent);
+        // EPOCH: a block that nothing leads to, and the intent.
         self.core.pmem.fence();
         self.publish_block(block, branch);
         // EPOCH: the directory has a block without names more.
         self.core.pmem.fence();
+        armed.done(&[]);
         Ok(block)
     }
 }

@@ -10,6 +10,7 @@
 //! | `edit` | writes, publishes and removes single entries |
 //! | `replace` | removes one entry and publishes another in one store |
 //! | `read` | lists a directory |
+//! | `spot` | single entries by their place, for the recovery at mount, without an index |
 //! | `hidden` | the block of `lost+found` that holds temporary links |
 //!
 //! A directory that came with a hash tree is read like any other: its index blocks are, to a linear reader, blocks with
@@ -31,6 +32,7 @@ mod index;
 mod names;
 mod read;
 mod replace;
+mod spot;
 mod starts;
 
 use alloc::boxed::Box;
@@ -48,6 +50,7 @@ pub(crate) use names::Found;
 pub use read::Entry;
 pub(crate) use read::read_dir;
 pub(crate) use replace::Edit;
+pub(crate) use spot::{Spot, take_in};
 
 /// What the INODE lock of a directory guards besides the inode. Other inodes have an empty one.
 #[derive(Debug, Default)]

@@ -2,6 +2,7 @@
 
 use core::hash::BuildHasher;
 
+use ext2dax_format::slot::EntryPlace;
 use ext2dax_pmem::Pmem;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
@@ -12,6 +13,15 @@ pub(crate) struct Place {
     pub(crate) block: u32,
     /// Byte offset in the block, a multiple of four.
     pub(crate) offset: u32,
+}
+
+impl From<Place> for EntryPlace {
+    fn from(place: Place) -> Self {
+        Self {
+            block: place.block,
+            offset: place.offset,
+        }
+    }
 }
 
 /// What the table knows about a name. The name itself stays on the medium.

@@ -232,9 +232,11 @@ impl Inodes {
     }
 }
 
-/// Nobody but the cache holds the node (the shard's lock keeps it so), and nothing is left to sync.
+/// Nobody but the cache holds the node (the shard's lock keeps it so), nothing is left to sync, and no intent on the medium
+/// speaks of it.
 fn is_unused(node: &Arc<Node>) -> bool {
     Arc::strong_count(node) == 1
+        && !node.core().slots.is_pending(node.record())
         && !node.is_open()
         && node
             .opened_file()

@@ -12,6 +12,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use ext2dax_format::{FileBlock, FileType, Ino, Result};
+use ext2dax_getblock::Detached;
 use ext2dax_sync::atomic::Ordering;
 
 use super::{Node, Record, TreeMap};
@@ -108,8 +109,48 @@ pub(crate) fn end_if_unused(mount: &Mount, node: &Arc<Node>) {
     }
     node.mark_dead();
     // What fails here leaves a listed, dead inode: the next mount gives it back.
-    if let Err(error) = reclaim(mount, node, Listed::Yes) {
+    if let Err(error) = reclaim(mount, node, Listed::Yes, Remains::none(node)) {
         mount.core.report(error);
+    }
+}
+
+/// Files with more than this are stripped of their blocks when the directory is free again: finding them takes a while.
+const STRIPPED_AT_ONCE: u32 = (64 << 20) / 512;
+
+/// What a dead file had, as far as it has let go of it.
+#[must_use = "what was detached must be freed"]
+pub(crate) struct Remains<'a> {
+    node: &'a Node,
+    detached: Option<Result<Detached>>,
+}
+
+impl<'a> Remains<'a> {
+    /// The file still has everything.
+    pub(crate) fn none(node: &'a Node) -> Self {
+        Self {
+            node,
+            detached: None,
+        }
+    }
+
+    /// The fence of the epoch in which the file was stripped, unless it has been.
+    pub(crate) fn fence(&self) {
+        let fenced = matches!(&self.detached, Some(Ok(detached)) if !detached.is_empty());
+        if !fenced {
+            self.node.record().pmem().fence();
+        }
+    }
+}
+
+/// Takes the blocks from a dead file, if they are few. Call [`Remains::fence`] next. The caller holds the INODE lock
+/// exclusively, and the file's death is durable.
+pub(crate) fn strip(node: &Node) -> Remains<'_> {
+    node.mark_dead();
+    *node.file.write() = None;
+    let few = node.record().sectors() <= STRIPPED_AT_ONCE;
+    Remains {
+        node,
+        detached: few.then(|| detach_blocks(node.record())),
     }
 }
 
@@ -120,11 +161,19 @@ pub(crate) fn end_if_unused(mount: &Mount, node: &Arc<Node>) {
 ///
 /// # Errors
 /// `Corrupt`: the rest of the blocks stays marked as used, and so does the inode; fsck gives them back.
-pub(crate) fn reclaim(mount: &Mount, node: &Arc<Node>, listed: Listed) -> Result<()> {
+pub(crate) fn reclaim(
+    mount: &Mount,
+    node: &Arc<Node>,
+    listed: Listed,
+    remains: Remains<'_>,
+) -> Result<()> {
     node.mark_dead();
     *node.file.write() = None;
     let record = node.record();
-    free_blocks(record)?;
+    match remains.detached {
+        Some(detached) => mount.core.volume.free(detached?),
+        None => free_blocks(record)?,
+    }
     xattr::release(record)?;
     mount.inodes.forget(node.ino());
     let core = &mount.core;
@@ -193,17 +242,21 @@ pub(crate) fn sync_all(mount: &MountParts) -> Result<()> {
 }
 
 /// Detaches and frees every block of the tree.
-fn free_blocks(record: &Record) -> Result<()> {
-    if !has_tree(record)? {
-        return Ok(());
-    }
-    record.check_contents()?;
-    let tree = record.tree();
-    let mut guard = tree.lock();
-    let detached = tree.detach(&mut guard, FileBlock(0), FileBlock(u32::MAX))?;
-    drop(guard);
-    record.core().volume.free(detached);
+pub(crate) fn free_blocks(record: &Record) -> Result<()> {
+    record.core().volume.free(detach_blocks(record)?);
     Ok(())
+}
+
+/// Detaches every block of the tree; durable, unless there was none.
+fn detach_blocks(record: &Record) -> Result<Detached> {
+    let tree = record.tree();
+    let to = if has_tree(record)? {
+        record.check_contents()?;
+        u32::MAX
+    } else {
+        0
+    };
+    tree.detach(&mut tree.lock(), FileBlock(0), FileBlock(to))
 }
 
 /// Whether `i_block` holds pointers.

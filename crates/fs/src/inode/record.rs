@@ -30,6 +30,7 @@ use ext2dax_sync::atomic::{AtomicBool, Ordering};
 use zerocopy::little_endian::{U16, U32};
 
 use crate::mount::Core;
+use crate::slots::Mark;
 
 /// Bytes of the fixed part of an inode; what follows is the extra part.
 const RAW_INODE_BYTES: u32 = 128;
@@ -51,6 +52,8 @@ pub(crate) struct Record {
     tree: BlockTree,
     /// The access time is known to be after the other two: a read need not look.
     access_noted: AtomicBool,
+    mark: Mark,
+    parent_mark: Mark,
 }
 
 impl fmt::Debug for Record {
@@ -72,12 +75,24 @@ impl Record {
             inode_size: core.geometry.inode_size(),
             tree: BlockTree::new(&core.volume, ino)?,
             access_noted: AtomicBool::new(false),
+            mark: Mark::default(),
+            parent_mark: Mark::default(),
             core,
         })
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {
         &self.core
+    }
+
+    /// The slot that may still speak of this file: see [`Slots::settle`](crate::slots::Slots::settle).
+    pub(crate) fn mark(&self) -> &Mark {
+        &self.mark
+    }
+
+    /// The slot that may still speak of this directory's count.
+    pub(crate) fn parent_mark(&self) -> &Mark {
+        &self.parent_mark
     }
 
     pub(crate) fn pmem(&self) -> &Pmem {
@@ -185,6 +200,10 @@ impl Record {
     pub(crate) fn put_links(&self, links: u16) {
         self.set_links(links);
         self.flush_line0();
+    }
+
+    pub(crate) fn dtime(&self) -> u32 {
+        self.load32(field!(self.at, RawInode, i_dtime))
     }
 
     pub(crate) fn set_dtime(&self, dtime: u32) {

@@ -10,10 +10,11 @@
 
 use alloc::sync::Arc;
 
+use ext2dax_format::slot::{Intent, Operation};
 use ext2dax_format::{Error, FileType, Ino, LINK_MAX, Result};
 use ext2dax_getblock::{Fresh, Placement, Tentative};
 
-use super::{New, check_name};
+use super::{New, add_subdirectory, check_name};
 use crate::dir::{Change, Dir, Staged};
 use crate::inode::attr::{NewInode, device_words, give_life};
 use crate::inode::lifetime::Handle;
@@ -144,9 +145,27 @@ fn make(
             return Err(error);
         }
     };
-    // EPOCH: bits, the dead inode, its block, the entry's bytes. All of it is out of sight: a crash leaks it.
+    if file_type == FileType::Directory {
+        core.slots.settle(parent.record().parent_mark());
+    }
+    let intent = Intent {
+        subject: inode.ino().get(),
+        to: parent.ino().get(),
+        to_place: staged.place(),
+        to_links: if file_type == FileType::Directory {
+            parent.record().links()
+        } else {
+            0
+        },
+        value: number_of(inode.block.as_ref()),
+        second: number_of(inode.attributes.as_ref()),
+        ..Intent::new(Operation::Create)
+    };
+    let armed = core.slots.arm(parent.ino().get(), &intent);
+    // EPOCH: bits, the dead inode, its block, the entry's bytes, the intent. All of it is out of sight: a crash leaks it.
     core.pmem.fence();
     birth(&mut dir, staged, node.record(), file_type, &contents);
+    armed.done(&[node.record().mark()]);
     inode.born();
     Ok(Handle::adopt(mount, &node))
 }
@@ -171,7 +190,7 @@ fn birth(
     dir.publish(staged);
     if is_dir {
         // The parent's new name is the new directory's `..`. Too high a count is put right without asking.
-        parent.put_links(parent.links() + 1);
+        add_subdirectory(parent);
     }
     parent.touch_modified();
     if !merged {
@@ -297,6 +316,11 @@ impl Unborn {
         }
         self.number.keep();
     }
+}
+
+/// The number of a block that was taken, 0 for none.
+fn number_of(block: Option<&Fresh>) -> u64 {
+    block.map_or(0, |block| u64::from(block.run().start.get()))
 }
 
 /// Puts the contents where they belong: into the inode, or into a block of its own.

@@ -1,6 +1,7 @@
 //! Another name for a live inode: the count goes up before the name appears, so that it is never below the number of
 //! names.
 
+use ext2dax_format::slot::{Intent, Operation};
 use ext2dax_format::{Error, InodeFlags, LINK_MAX, Result};
 
 use super::check_name;
@@ -49,7 +50,16 @@ pub(crate) fn link(mount: &Mount, parent: &Node, name: &[u8], target: &Node) -> 
     }
     dir.begin_change(Change::Add)?;
     let staged = dir.stage(name, target.ino().get(), dir.kind(target.file_type()))?;
-    // EPOCH: the entry's bytes, out of sight.
+    core.slots.settle(record.mark());
+    let intent = Intent {
+        subject: target.ino().get(),
+        to: parent.ino().get(),
+        to_place: staged.place(),
+        subject_links: links,
+        ..Intent::new(Operation::Link)
+    };
+    let armed = core.slots.arm(parent.ino().get(), &intent);
+    // EPOCH: the entry's bytes, out of sight, and the intent.
     core.pmem.fence();
     record.put_links(links + 1);
     record.touch_changed();
@@ -59,5 +69,6 @@ pub(crate) fn link(mount: &Mount, parent: &Node, name: &[u8], target: &Node) -> 
     parent.record().touch_modified();
     // EPOCH: done.
     core.pmem.fence();
+    armed.done(&[record.mark()]);
     Ok(())
 }

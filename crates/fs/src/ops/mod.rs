@@ -10,9 +10,8 @@
 //! | `temporary` | links that keep a file's count honest while a rename replaces its last name |
 //!
 //! Each operation is a list of epochs: stores and flushes closed by a fence. An `// EPOCH:` comment says at each fence what
-//! is durable from there on and what a crash in the epoch before it leaves. Intent slots are not written: what they would
-//! add is that a mount completes or undoes the operation in flight by itself. Without them an image that was not unmounted
-//! cleanly is refused for writing until a checker has run, or is gone through whole by a mount that was asked to accept it.
+//! is durable from there on and what a crash in the epoch before it leaves. What no single store can do is noted in an
+//! intent, durable with the first epoch, from which the next mount completes or undoes it: see `recovery`.
 //!
 //! # Locking
 //! Locks are held to the operation's last fence (rule R13), so nobody builds on a store that a crash could take back. The
@@ -36,7 +35,7 @@ use ext2dax_getblock::Mapping;
 
 use crate::dir::{self, Entry};
 use crate::inode::lifetime::Handle;
-use crate::inode::{Attributes, Node, attr};
+use crate::inode::{Attributes, Node, Record, attr};
 use crate::mount::Mount;
 
 pub(crate) use create::{create, mkdir, mknod, symlink};
@@ -156,6 +155,15 @@ pub(crate) fn read_link(mount: &Mount, node: &Node) -> Result<Box<[u8]>> {
             core.pmem.read(core.geometry.offset(run.start), &mut text);
             Ok(text.into())
         }
+    }
+}
+
+/// A subdirectory's `..` counts from now on; flushed. A count of 1 stands for more than can be counted (`dir_nlink`), and
+/// stays.
+fn add_subdirectory(parent: &Record) {
+    let links = parent.links();
+    if links != 1 {
+        parent.put_links(links + 1);
     }
 }
 

@@ -3,6 +3,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use ext2dax_format::slot::{EntryPlace, Intent, Operation};
 use ext2dax_format::{CorruptKind, Error, Ino, LINK_MAX, Result};
 use ext2dax_sync::RwLockWriteGuard;
 
@@ -10,6 +11,7 @@ use super::unlink::{self, Ending};
 use super::{check_name, named, rename_dir, rename_file, temporary};
 use crate::dir::{self, Change, Dir, Found};
 use crate::inode::Node;
+use crate::inode::lifetime::Remains;
 use crate::mount::Mount;
 
 /// What happens to a file that has the new name already.
@@ -47,6 +49,44 @@ impl<'a> Dirs<'a> {
 
     pub(super) fn are_same(&self) -> bool {
         matches!(self, Self::Same(_))
+    }
+
+    /// For the choice of a slot: renames in different directories take different ones.
+    pub(super) fn number(&mut self) -> u32 {
+        self.from().node.ino().get()
+    }
+
+    /// What the next mount needs to know of a rename. The counts are those of now.
+    pub(super) fn intent(
+        &mut self,
+        operation: Operation,
+        source: &Source<'_>,
+        target: Option<&Target<'_>>,
+        to_place: EntryPlace,
+    ) -> Intent {
+        let links = |node: &Node| node.record().links();
+        Intent {
+            subject: source.node.ino().get(),
+            subject_links: links(source.node),
+            other: target.map_or(0, |target| target.node.ino().get()),
+            other_links: target.map_or(0, |target| links(target.node)),
+            from: self.from().node.ino().get(),
+            from_place: source.found.place.into(),
+            from_links: links(self.from().node),
+            to: self.to().node.ino().get(),
+            to_place,
+            to_links: links(self.to().node),
+            ..Intent::new(operation)
+        }
+    }
+
+    /// Settles what intents may say of the two as parents. Flushed.
+    pub(super) fn settle_counts(&mut self) {
+        let core = self.from().core;
+        core.slots.settle(self.from().node.record().parent_mark());
+        if !self.are_same() {
+            core.slots.settle(self.to().node.record().parent_mark());
+        }
     }
 
     /// Both directories' times, in the epoch that is open. Flushed.
@@ -89,9 +129,7 @@ pub(crate) fn rename(
 /// # Errors
 /// `NotFound`; `AlreadyExists` with `NoReplace`; `InvalidArgument` if a directory would go into itself; `NotADirectory`,
 /// `IsADirectory` if only one of the two is a directory; `DirectoryNotEmpty`; `Busy` for `.` and `..`; `TooManyLinks`;
-/// `NotPermitted` by a flag; `NotSupported` for an exchange that involves a directory and whose entries do not lie in one
-/// block, or in two whose pointers share a word; `InvalidName`, `NameTooLong`, `NoSpace`, `ReadOnlyFs`, `Corrupt`. Nothing
-/// has changed then.
+/// `NotPermitted` by a flag; `InvalidName`, `NameTooLong`, `NoSpace`, `ReadOnlyFs`, `Corrupt`. Nothing has changed then.
 pub(crate) fn rename_with(
     mount: &Arc<Mount>,
     from: &Node,
@@ -105,21 +143,26 @@ pub(crate) fn rename_with(
     check_name(name, Error::Busy)?;
     check_name(new_name, Error::Busy)?;
     loop {
-        match attempt(mount, from, name, to, new_name, flags)? {
-            Done::Yes | Done::Replaced(_) => return Ok(()),
-            // Needs the temporary links, which are set up with no lock held; once.
-            Done::NeedsTemporary => temporary::set_up(mount)?,
+        if attempt(mount, from, name, to, new_name, flags)? == Attempt::Complete {
+            return Ok(());
         }
+        // The temporary links are set up with no lock held; once.
+        temporary::set_up(mount)?;
     }
 }
 
 /// Whether a rename came to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Done {
+pub(super) enum Done<'a> {
     Yes,
     /// It did, and the file that it replaced lost its last name: what is left is to end it.
-    Replaced(Ending),
+    Replaced(Ending, Remains<'a>),
     /// Nothing has changed; a temporary link is needed, and there are none yet.
+    NeedsTemporary,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Attempt {
+    Complete,
     NeedsTemporary,
 }
 
@@ -130,7 +173,7 @@ fn attempt(
     to: &Node,
     new_name: &[u8],
     flags: RenameFlags,
-) -> Result<Done> {
+) -> Result<Attempt> {
     let core = &mount.core;
     let _writing = core.gates.write.enter();
     let same = core::ptr::eq(from, to);
@@ -158,7 +201,7 @@ fn attempt(
         .is_some_and(|node| Arc::ptr_eq(node, &source_node))
     {
         // Two names of one file: POSIX wants nothing done.
-        return Ok(Done::Yes);
+        return Ok(Attempt::Complete);
     }
     if flags == RenameFlags::Exchange && target_node.is_none() {
         return Err(Error::NotFound);
@@ -189,6 +232,10 @@ fn attempt(
     {
         return Err(Error::TooManyLinks);
     }
+    core.slots.settle(source_node.record().mark());
+    if let Some(target) = &target {
+        core.slots.settle(target.node.record().mark());
+    }
     let done = match (flags, target) {
         (RenameFlags::Exchange, Some(target)) => exchange(mount, &mut dirs, &source, &target)?,
         (RenameFlags::Exchange, None) => return Err(Error::NotFound),
@@ -204,24 +251,26 @@ fn attempt(
     };
     // The directories are free again while the blocks of a replaced file are freed.
     drop((dirs, tree));
-    if let (Done::Replaced(ending), Some(node)) = (done, &target_node) {
-        ending.finish(mount, node);
-        return Ok(Done::Yes);
+    match (done, &target_node) {
+        (Done::NeedsTemporary, _) => return Ok(Attempt::NeedsTemporary),
+        (Done::Replaced(ending, remains), Some(node)) => ending.finish(mount, node, remains),
+        _ => {}
     }
-    Ok(done)
+    Ok(Attempt::Complete)
 }
 
-fn exchange(
+fn exchange<'a>(
     mount: &Mount,
     dirs: &mut Dirs<'_>,
     source: &Source<'_>,
-    target: &Target<'_>,
-) -> Result<Done> {
+    target: &Target<'a>,
+) -> Result<Done<'a>> {
     if rename_file::exchange_in_place(mount, dirs, source, target)? {
         return Ok(Done::Yes);
     }
     if source.node.is_dir() || target.node.is_dir() {
-        return Err(Error::NotSupported);
+        rename_dir::exchange(mount, dirs, source, target)?;
+        return Ok(Done::Yes);
     }
     rename_file::exchange(mount, dirs, source, target)
 }

@@ -1,6 +1,7 @@
 //! Renames of files, and exchanges. The letters are the rows of the order table.
 
 use ext2dax_format::Result;
+use ext2dax_format::slot::{Intent, Operation};
 use ext2dax_getblock::Epoch;
 
 use super::rename::{Dirs, Done, Source, Target};
@@ -96,7 +97,10 @@ fn rename_by_link(
         source.node.ino().get(),
         to.kind(source.node.file_type()),
     )?;
-    // EPOCH: the entry's bytes, out of sight.
+    let place = staged.place();
+    let intent = dirs.intent(Operation::Move, source, None, place);
+    let armed = core.slots.arm(dirs.number(), &intent);
+    // EPOCH: the entry's bytes, out of sight, and the intent.
     core.pmem.fence();
     let links = raise(record);
     // EPOCH: the count, one too high.
@@ -111,6 +115,7 @@ fn rename_by_link(
     lower(record, links);
     // EPOCH: done.
     core.pmem.fence();
+    armed.done(&[record.mark()]);
     Ok(())
 }
 
@@ -128,12 +133,12 @@ fn lower(record: &Record, links: u16) {
 }
 
 /// Over a file.
-pub(super) fn rename_over(
+pub(super) fn rename_over<'a>(
     mount: &Mount,
     dirs: &mut Dirs<'_>,
     source: &Source<'_>,
-    target: &Target<'_>,
-) -> Result<Done> {
+    target: &Target<'a>,
+) -> Result<Done<'a>> {
     if target.node.record().links() > 1 {
         rename_over_one_of_several(mount, dirs, source, target);
         return Ok(Done::Yes);
@@ -141,22 +146,20 @@ pub(super) fn rename_over(
     target.node.record().check_contents()?;
     match mount.temporaries.take(&mount.core.pmem) {
         None => Ok(Done::NeedsTemporary),
-        Some(temporary) => {
-            rename_over_last(mount, dirs, source, target, temporary).map(Done::Replaced)
-        }
+        Some(temporary) => rename_over_last(mount, dirs, source, target, temporary),
     }
 }
 
 /// The type byte of an entry that changes its type on the way (row g): unknown before the swing, right after it. One that
 /// keeps it is left alone.
-struct KindChange {
+pub(super) struct KindChange {
     found: Found,
     to: u8,
     needed: bool,
 }
 
 impl KindChange {
-    fn new(found: Found, to: u8) -> Self {
+    pub(super) fn new(found: Found, to: u8) -> Self {
         Self {
             found,
             to,
@@ -165,14 +168,14 @@ impl KindChange {
     }
 
     /// In the epoch before the swing.
-    fn forget(&self, dir: &Dir<'_>) {
+    pub(super) fn forget(&self, dir: &Dir<'_>) {
         if self.needed {
             dir.set_kind(&self.found, 0);
         }
     }
 
     /// In the epoch behind the swing.
-    fn set(&self, dir: &Dir<'_>) {
+    pub(super) fn set(&self, dir: &Dir<'_>) {
         if self.needed {
             dir.set_kind(&self.found, self.to);
         }
@@ -190,6 +193,11 @@ fn rename_over_one_of_several(
     let (moved, replaced) = (source.node.record(), target.node.record());
     let kind = dirs.to().kind(source.node.file_type());
     let change = KindChange::new(target.found, kind);
+    let place = target.found.place.into();
+    let intent = dirs.intent(Operation::ReplaceOne, source, Some(target), place);
+    let armed = core.slots.arm(dirs.number(), &intent);
+    // EPOCH: the intent.
+    core.pmem.fence();
     let links = raise(moved);
     change.forget(dirs.to());
     // EPOCH: the count, one too high.
@@ -207,23 +215,32 @@ fn rename_over_one_of_several(
     lower(moved, links);
     // EPOCH: done.
     core.pmem.fence();
+    armed.done(&[moved.mark(), replaced.mark()]);
 }
 
 /// Row e: the target's last name, replaced while a temporary link holds it.
-fn rename_over_last(
+fn rename_over_last<'a>(
     mount: &Mount,
     dirs: &mut Dirs<'_>,
     source: &Source<'_>,
-    target: &Target<'_>,
+    target: &Target<'a>,
     mut temporary: Temporary<'_>,
-) -> Result<Ending> {
+) -> Result<Done<'a>> {
     let core = &mount.core;
-    let ending = Ending::begin(mount, target.node)?;
     let (moved, replaced) = (source.node.record(), target.node.record());
     let kind = dirs.to().kind(source.node.file_type());
     let change = KindChange::new(target.found, kind);
-    if temporary.prepare(dirs.to().kind(target.node.file_type())) {
-        // EPOCH: the type in an empty entry.
+    core.slots.settle(temporary.mark());
+    temporary.prepare(dirs.to().kind(target.node.file_type()));
+    let place = target.found.place.into();
+    let intent = Intent {
+        value: temporary.at(),
+        ..dirs.intent(Operation::Replace, source, Some(target), place)
+    };
+    let armed = core.slots.arm(dirs.number(), &intent);
+    let ending = Ending::begin(mount, target.node)?;
+    if ending != Ending::Listed {
+        // EPOCH: the intent, and the type in an empty entry.
         core.pmem.fence();
     }
     raise(replaced);
@@ -246,10 +263,12 @@ fn rename_over_last(
     core.pmem.fence();
     temporary.clear();
     lower(moved, links);
+    let remains = ending.strip(target.node);
     // EPOCH: done.
-    core.pmem.fence();
+    remains.fence();
+    armed.done(&[moved.mark(), temporary.mark()]);
     drop(temporary);
-    Ok(ending)
+    Ok(Done::Replaced(ending, remains))
 }
 
 /// Row i, for any kinds: both entries in one block, or in two whose pointers share a word. `false` if they do not.
@@ -287,12 +306,12 @@ pub(super) fn exchange_in_place(
 
 /// Row j: two files whose names lie anywhere. The one at the new name keeps a temporary link while its name leads to the
 /// other.
-pub(super) fn exchange(
+pub(super) fn exchange<'a>(
     mount: &Mount,
     dirs: &mut Dirs<'_>,
     source: &Source<'_>,
-    target: &Target<'_>,
-) -> Result<Done> {
+    target: &Target<'a>,
+) -> Result<Done<'a>> {
     let core = &mount.core;
     let Some(mut temporary) = mount.temporaries.take(&core.pmem) else {
         return Ok(Done::NeedsTemporary);
@@ -306,10 +325,16 @@ pub(super) fn exchange(
         KindChange::new(target.found, a_kind),
         KindChange::new(source.found, b_kind),
     );
-    if temporary.prepare(b_kind) {
-        // EPOCH: the type in an empty entry.
-        core.pmem.fence();
-    }
+    core.slots.settle(temporary.mark());
+    temporary.prepare(b_kind);
+    let place = target.found.place.into();
+    let intent = Intent {
+        value: temporary.at(),
+        ..dirs.intent(Operation::Exchange, source, Some(target), place)
+    };
+    let armed = core.slots.arm(dirs.number(), &intent);
+    // EPOCH: the intent, and the type in an empty entry.
+    core.pmem.fence();
     let (a_links, b_links) = (raise(a), raise(b));
     // EPOCH: both counts, one too high.
     core.pmem.fence();
@@ -336,5 +361,6 @@ pub(super) fn exchange(
     lower(b, b_links);
     // EPOCH: done.
     core.pmem.fence();
+    armed.done(&[a.mark(), b.mark(), temporary.mark()]);
     Ok(Done::Yes)
 }

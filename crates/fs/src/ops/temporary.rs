@@ -26,6 +26,7 @@ use super::New;
 use crate::dir::Dir;
 use crate::inode::Node;
 use crate::mount::Mount;
+use crate::slots::Mark;
 
 /// Bytes of each entry: a line of its own, so that operations do not share one.
 pub(crate) const ENTRY: u32 = 64;
@@ -44,11 +45,12 @@ struct Block {
     used: usize,
 }
 
-/// An entry of the block, and the type that stands in it.
-#[derive(Clone, Copy, Debug)]
+/// An entry of the block, the type that stands in it, and the slot that may still speak of it.
+#[derive(Debug)]
 struct Place {
     index: u32,
     kind: u8,
+    mark: Mark,
 }
 
 /// A temporary link that the holder may use. Given back by [`Temporary::clear`] or when dropped; then it must not lead
@@ -151,6 +153,7 @@ pub(super) fn set_up(mount: &Arc<Mount>) -> Result<()> {
         .map(|index| Place {
             index,
             kind: dir.kind(FileType::Regular),
+            mark: Mark::default(),
         })
         .collect();
     *mount.temporaries.block.lock() = Some(Block {
@@ -163,16 +166,25 @@ pub(super) fn set_up(mount: &Arc<Mount>) -> Result<()> {
 }
 
 impl Temporary<'_> {
-    /// Sets the entry's type, out of sight. Flushed, not fenced; answers whether there was anything to do.
-    pub(super) fn prepare(&mut self, kind: u8) -> bool {
+    /// The slot that may still speak of the entry.
+    pub(super) fn mark(&self) -> &Mark {
+        &self.place.mark
+    }
+
+    /// Where the entry lies in the region.
+    pub(super) fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// Sets the entry's type, out of sight. Flushed, not fenced.
+    pub(super) fn prepare(&mut self, kind: u8) {
         if self.place.kind == kind {
-            return false;
+            return;
         }
         let at: Off<u8> = Off::new(self.at + 7);
         self.pmem.store(at, kind);
         self.pmem.flush(at.at(), 1);
         self.place.kind = kind;
-        true
     }
 
     /// Lets the link lead to `ino`. Flushed, not fenced.
@@ -196,7 +208,12 @@ impl Temporary<'_> {
 
 impl Drop for Temporary<'_> {
     fn drop(&mut self) {
-        self.owner.give_back(self.place);
+        let free = Place {
+            index: self.place.index,
+            kind: self.place.kind,
+            mark: core::mem::take(&mut self.place.mark),
+        };
+        self.owner.give_back(free);
     }
 }
 

@@ -1,22 +1,23 @@
 //! Names that go. Life goes first, then the name, then what the file had.
 //!
 //! ```text
-//! last name, nobody has it open: dtime ; links := 0 | name off ~ bits
-//! last name, open:               list push | links := 0 | name off     (the last close does the rest)
-//! one of several names:          name off | links - 1
-//! directory:                     dtime ; links := 0 | name off, parent's links - 1 ~ bits
+//! last name, nobody has it open: intent | dtime ; links := 0 | name off, pointers ~ bits
+//! last name, open:               intent, list push | links := 0 | name off     (the last close does the rest)
+//! one of several names:          intent | name off | links - 1
+//! directory:                     intent | dtime ; links := 0 | name off, parent's links - 1, pointers ~ bits
 //! ```
 //! A crash in between leaves a name that leads to a dead inode: checkers clear it, and the removal is complete.
 
 use alloc::sync::Arc;
 
+use ext2dax_format::slot::{Intent, Operation};
 use ext2dax_format::{CorruptKind, Error, InodeFlags, Result};
 
 use super::{check_name, named};
 use crate::dir::{Change, Dir, Found};
 use crate::inode::Node;
 use crate::inode::attr::take_life;
-use crate::inode::lifetime::{self, Listed};
+use crate::inode::lifetime::{self, Listed, Remains};
 use crate::mount::Mount;
 
 /// Removes a name that is no directory's.
@@ -40,23 +41,45 @@ pub(crate) fn unlink(mount: &Mount, parent: &Node, name: &[u8]) -> Result<()> {
     let _child = child.lock.write_nested();
     check_removable(&child)?;
     dir.begin_change(Change::Remove)?;
-    if child.record().links() > 1 {
+    core.slots.settle(child.record().mark());
+    let links = child.record().links();
+    let operation = if links > 1 {
+        Operation::UnlinkOne
+    } else {
+        // What it has must be findable, or it could not be freed.
+        child.record().check_contents()?;
+        Operation::Unlink
+    };
+    let intent = Intent {
+        subject: child.ino().get(),
+        from: parent.ino().get(),
+        from_place: found.place.into(),
+        subject_links: links,
+        ..Intent::new(operation)
+    };
+    let armed = core.slots.arm(parent.ino().get(), &intent);
+    if links > 1 {
         one_of_several(&mut dir, &found, &child);
+        armed.done(&[child.record().mark()]);
         return Ok(());
     }
-    // What it has must be findable, or it could not be freed.
-    child.record().check_contents()?;
     let ending = Ending::begin(mount, &child)?;
+    if ending != Ending::Listed {
+        // EPOCH: the intent.
+        core.pmem.fence();
+    }
     ending.take_life(&child);
     // EPOCH: dead; the name leads to a dead inode, which checkers clear.
     core.pmem.fence();
     dir.erase(&found);
     parent.record().touch_modified();
+    let remains = ending.strip(&child);
     // EPOCH: done. What the file had is leaked until its bits are clear.
-    core.pmem.fence();
+    remains.fence();
+    armed.done(&[]);
     // The directory is free again while the file's blocks are freed.
     drop(dir);
-    ending.finish(mount, &child);
+    ending.finish(mount, &child, remains);
     Ok(())
 }
 
@@ -102,13 +125,23 @@ impl Ending {
         }
     }
 
-    /// Behind the epoch of [`Ending::take_life`] and of the name: lists what could not be listed before, or gives back
-    /// what the file had. The removal is complete, so damage that is found now is noted, not returned.
+    /// In the epoch that takes the name, behind the one of [`Ending::take_life`]: takes the blocks from the file, if they
+    /// are few enough to keep the directory's lock for.
+    pub(super) fn strip(self, child: &Arc<Node>) -> Remains<'_> {
+        if self == Self::Now {
+            lifetime::strip(child)
+        } else {
+            Remains::none(child)
+        }
+    }
+
+    /// Behind the epoch of the name: lists what could not be listed before, or gives back what the file had. The removal is
+    /// complete, so damage that is found now is noted, not returned.
     ///
     /// A handle goes without a lock: the last one may have gone since [`Ending::begin`] saw it.
-    pub(super) fn finish(self, mount: &Mount, child: &Arc<Node>) {
+    pub(super) fn finish(self, mount: &Mount, child: &Arc<Node>, remains: Remains<'_>) {
         match self {
-            Self::Now => give_back(mount, child),
+            Self::Now => give_back(mount, child, remains),
             Self::Listed => lifetime::end_if_unused(mount, child),
             Self::ListedDead => match mount.core.orphans.push(child.ino()) {
                 Ok(()) => lifetime::end_if_unused(mount, child),
@@ -120,6 +153,8 @@ impl Ending {
 
 fn one_of_several(dir: &mut Dir<'_>, found: &Found, child: &Node) {
     let record = child.record();
+    // EPOCH: the intent.
+    dir.core.pmem.fence();
     dir.erase(found);
     dir.node.record().touch_modified();
     // EPOCH: the name is gone, the count one too high.
@@ -131,8 +166,8 @@ fn one_of_several(dir: &mut Dir<'_>, found: &Found, child: &Node) {
 }
 
 /// Frees what a dead, nameless inode had. The removal is complete, so damage that is found now is noted, not returned.
-pub(super) fn give_back(mount: &Mount, child: &Arc<Node>) {
-    if let Err(error) = lifetime::reclaim(mount, child, Listed::No) {
+fn give_back(mount: &Mount, child: &Arc<Node>, remains: Remains<'_>) {
+    if let Err(error) = lifetime::reclaim(mount, child, Listed::No, remains) {
         mount.core.report(error);
     }
 }
@@ -191,15 +226,37 @@ pub(crate) fn rmdir(mount: &Mount, parent: &Node, name: &[u8]) -> Result<()> {
     }
     dir.begin_change(Change::Remove)?;
     mount.temporaries.retire(&child)?;
-    take_life(child.record());
+    for mark in [
+        parent.record().parent_mark(),
+        child.record().mark(),
+        child.record().parent_mark(),
+    ] {
+        core.slots.settle(mark);
+    }
+    let intent = Intent {
+        subject: child.ino().get(),
+        from: parent.ino().get(),
+        from_place: found.place.into(),
+        from_links: parent.record().links(),
+        ..Intent::new(Operation::Unlink)
+    };
+    let armed = core.slots.arm(parent.ino().get(), &intent);
+    let ending = Ending::begin(mount, &child)?;
+    if ending != Ending::Listed {
+        // EPOCH: the intent.
+        core.pmem.fence();
+    }
+    ending.take_life(&child);
     // EPOCH: dead; the name leads to a dead inode, and the parent's count is one too high.
     core.pmem.fence();
     dir.erase(&found);
     drop_subdirectory(parent);
+    let remains = ending.strip(&child);
     // EPOCH: done.
-    core.pmem.fence();
+    remains.fence();
+    armed.done(&[parent.record().parent_mark()]);
     drop(dir);
-    give_back(mount, &child);
+    ending.finish(mount, &child, remains);
     victim.forget();
     Ok(())
 }

@@ -103,7 +103,7 @@ pub(super) const NAMES: &[Scenario] = &[
     Scenario {
         name: "unlink, empty",
         promise: Promise::Atomic,
-        fences: 2,
+        fences: 3,
         prepare: |fs| fs.create("/a").map(drop),
         operation: |fs| fs.remove_file("/a"),
     },
@@ -124,7 +124,7 @@ pub(super) const NAMES: &[Scenario] = &[
     Scenario {
         name: "unlink, one name of two",
         promise: Promise::Atomic,
-        fences: 2,
+        fences: 3,
         prepare: |fs| file(fs, "/a", 1).and_then(|()| fs.hard_link("/a", "/b")),
         operation: |fs| fs.remove_file("/a"),
     },
@@ -177,7 +177,7 @@ pub(super) const NAMES: &[Scenario] = &[
     Scenario {
         name: "rename over one name of two",
         promise: Promise::EachName,
-        fences: 4,
+        fences: 5,
         prepare: |fs| two_files(fs).and_then(|()| fs.hard_link("/bb", "/other")),
         operation: |fs| fs.rename("/a", "/bb"),
     },
@@ -251,7 +251,7 @@ pub(super) const NAMES: &[Scenario] = &[
     Scenario {
         name: "exchange across directories",
         promise: Promise::EachName,
-        fences: 9,
+        fences: 10,
         prepare: |fs| {
             two_files(fs)
                 .and_then(|()| fs.create_dir("/d"))
