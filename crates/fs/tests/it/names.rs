@@ -313,14 +313,18 @@ fn expect_rename(
     let mut own: Path = from.clone();
     own.push(name.to_vec());
     let is_directory = |thing: &Thing| matches!(thing, Thing::Directory(_));
+    // As Linux has it, flags are asked about the target before anything else.
+    match (flags, &target) {
+        (RenameFlags::Exchange, None) => return Err(Error::NotFound),
+        (RenameFlags::NoReplace, Some(_)) => return Err(Error::AlreadyExists),
+        _ => {}
+    }
     if is_directory(&source) && to.starts_with(&own) {
         return Err(Error::InvalidArgument);
     }
     let mut target_path = to.clone();
     target_path.push(new.to_vec());
     match (flags, &target) {
-        (RenameFlags::Exchange, None) => return Err(Error::NotFound),
-        (RenameFlags::NoReplace, Some(_)) => return Err(Error::AlreadyExists),
         (_, None) => return Ok(()),
         (RenameFlags::Exchange, Some(target)) => {
             if is_directory(target) && from.starts_with(&target_path) {
@@ -328,7 +332,7 @@ fn expect_rename(
             }
             return Ok(());
         }
-        (RenameFlags::Replace, Some(_)) => {}
+        (_, Some(_)) => {}
     }
     let target = target.expect("it is there");
     // As Linux has it: a target that holds the source is not empty, whatever moves.
