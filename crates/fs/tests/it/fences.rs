@@ -242,3 +242,46 @@ fn renames_of_directories_stay_within_their_budget() {
         "row k"
     );
 }
+
+#[test]
+fn attributes_stay_within_their_budget() {
+    let Some(counted) = Counted::new("-b 4096 -I 256") else {
+        return;
+    };
+    let dir = counted.directory(b"d");
+    let file = dir.create(b"f", &NEW).expect("create");
+    let set = |name: &[u8]| {
+        file.set_xattr(name, b"value", ext2dax::SetXattr::Any)
+            .expect("set")
+    };
+    assert_eq!(count(&counted, || set(b"user.a")), 2, "the first");
+    assert_eq!(count(&counted, || set(b"user.b")), 2, "one more");
+    assert_eq!(count(&counted, || set(b"user.a")), 2, "another value");
+    let remove = |name: &[u8]| file.remove_xattr(name).expect("remove");
+    assert_eq!(count(&counted, || remove(b"user.a")), 2, "one of two");
+    assert_eq!(count(&counted, || remove(b"user.b")), 1, "the last");
+    assert_eq!(
+        count(&counted, || file.clear_privileges().expect("nothing")),
+        0
+    );
+    let mut list = 2_u32.to_le_bytes().to_vec();
+    for (tag, id) in [
+        (1_u16, u32::MAX),
+        (2, 7),
+        (4, u32::MAX),
+        (16, u32::MAX),
+        (32, u32::MAX),
+    ] {
+        list.extend(tag.to_le_bytes());
+        list.extend([7, 0]);
+        list.extend(id.to_le_bytes());
+    }
+    dir.set_xattr(b"system.posix_acl_default", &list, ext2dax::SetXattr::Any)
+        .expect("a default list");
+    assert_eq!(
+        count(&counted, || dir.create(b"g", &NEW).expect("create")),
+        3,
+        "a file with a list is not empty"
+    );
+    assert_eq!(count(&counted, || dir.mkdir(b"h", &NEW).expect("mkdir")), 3);
+}

@@ -12,3 +12,4 @@ mod ranges;
 mod state;
 mod threads;
 mod xattr;
+mod xattr_damage;

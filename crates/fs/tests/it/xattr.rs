@@ -340,3 +340,148 @@ fn new_files_inherit_the_default_list_and_else_obey_the_umask() {
     fs.unmount().expect("nothing is open");
     image.assert_clean("inherited");
 }
+
+/// A program that others may run with its owner's rights loses them when somebody else writes to it.
+#[test]
+fn writers_take_set_id_bits_and_capabilities() {
+    let Some(image) = Image::new("-b 4096 -I 256", 16) else {
+        return;
+    };
+    let fs = image.mount();
+    let dir = root(&fs);
+    let file = dir.create(b"f", &FILE).expect("create");
+    let chmod = |inode: &Inode, bits| {
+        inode
+            .set_attributes(&SetAttributes {
+                permissions: Some(bits),
+                ..SetAttributes::default()
+            })
+            .expect("chmod");
+    };
+    for (before, after) in [
+        (0o6777, 0o777),
+        (0o4644, 0o644),
+        (0o2755, 0o755),
+        // Without execution by the group it is no privilege.
+        (0o2644, 0o2644),
+        (0o1644, 0o1644),
+    ] {
+        chmod(&file, before);
+        file.clear_privileges().expect("cleared");
+        assert_eq!(mode(&file), after, "{before:o}");
+    }
+    set(&file, "security.capability", b"anything").expect("a capability");
+    set(&file, "user.a", b"1").expect("and another");
+    file.clear_privileges().expect("cleared");
+    assert_eq!(names(&file), ["user.a"]);
+    let sub = dir.mkdir(b"d", &DIR).expect("mkdir");
+    chmod(&sub, 0o6777);
+    sub.clear_privileges().expect("nothing to clear");
+    assert_eq!(
+        mode(&sub),
+        0o6777,
+        "of a directory they mean something else"
+    );
+    drop((file, sub, dir));
+    fs.unmount().expect("nothing is open");
+    image.assert_clean("cleared");
+}
+
+#[test]
+fn flags_and_generation_are_set_as_the_ioctls_do() {
+    let Some(image) = Image::new("-b 4096 -I 256", 16) else {
+        return;
+    };
+    let fs = image.mount();
+    let dir = root(&fs);
+    let file = dir.create(b"f", &FILE).expect("create");
+    let flags = || file.attributes().expect("attributes").flags;
+    file.set_flags(InodeFlags::NODUMP | InodeFlags::SYNC)
+        .expect("chattr");
+    assert_eq!(flags(), InodeFlags::NODUMP | InodeFlags::SYNC);
+    assert_eq!(
+        file.set_flags(InodeFlags::EXTENTS),
+        Err(Error::NotSupported),
+        "a flag that says what i_block means"
+    );
+    file.set_flags(InodeFlags::IMMUTABLE).expect("chattr");
+    file.set_flags(InodeFlags::empty())
+        .expect("flags of immutable files may change");
+    file.set_generation(12345).expect("a generation");
+    assert_eq!(file.generation(), 12345);
+    // Times of the caller's choice are a change; now is not, for an append-only file.
+    file.set_flags(InodeFlags::APPEND).expect("chattr");
+    let touch = SetAttributes {
+        touch: true,
+        ..SetAttributes::default()
+    };
+    file.set_attributes(&touch).expect("touch");
+    file.set_flags(InodeFlags::IMMUTABLE).expect("chattr");
+    assert_eq!(file.set_attributes(&touch), Err(Error::NotPermitted));
+    file.set_flags(InodeFlags::empty()).expect("chattr");
+    drop((file, dir));
+    fs.unmount().expect("nothing is open");
+    image.assert_clean("flags");
+}
+
+/// Two threads leave a block that two files share, at the same moment: its count goes down twice, and it is freed once.
+#[test]
+fn a_shared_block_is_left_by_two_threads_at_once() {
+    use std::os::unix::fs::FileExt;
+    let Some(image) = Image::new("-b 1024 -I 128", 16) else {
+        return;
+    };
+    let fs = image.mount();
+    let free = fs.statfs().blocks_free;
+    let dir = root(&fs);
+    for round in 0..40 {
+        let (one, other) = (
+            dir.create(b"a", &FILE).expect("create"),
+            dir.create(b"b", &FILE).expect("create"),
+        );
+        set(&one, "user.a", b"shared").expect("set");
+        set(&other, "user.a", b"own").expect("set");
+        share(&image, &fs, one.number(), other.number());
+        assert_eq!(get(&other, "user.a").as_deref(), Ok(&b"shared"[..]));
+        let start = std::sync::Barrier::new(2);
+        std::thread::scope(|scope| {
+            for file in [&one, &other] {
+                let start = &start;
+                scope.spawn(move || {
+                    start.wait();
+                    set(file, "user.b", b"2").expect("set");
+                });
+            }
+        });
+        drop((one, other));
+        dir.unlink(b"a").expect("unlink");
+        dir.unlink(b"b").expect("unlink");
+        // What `share` cut off is leaked, one block a round.
+        assert_eq!(fs.statfs().blocks_free, free - (round + 1), "round {round}");
+    }
+
+    /// Lets inode `to` use the block of inode `from`, behind the mount's back.
+    fn share(image: &Image, fs: &FileSystem, from: u32, to: u32) {
+        let file = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&image.path)
+            .expect("the image");
+        let read = |at: u64| {
+            let mut word = [0; 4];
+            file.read_exact_at(&mut word, at).expect("a word");
+            u32::from_le_bytes(word)
+        };
+        let geometry = fs.geometry();
+        let acl_at = |ino: u32| {
+            let (group, index) = geometry.locate_ino(geometry.ino(ino).expect("a number"));
+            let table = u64::from(read(geometry.desc_offset(group) + 8));
+            table * 1024 + u64::from(index) * 128 + 104
+        };
+        let block = read(acl_at(from));
+        file.write_all_at(&2_u32.to_le_bytes(), u64::from(block) * 1024 + 4)
+            .expect("a count");
+        file.write_all_at(&block.to_le_bytes(), acl_at(to))
+            .expect("a pointer");
+    }
+}
