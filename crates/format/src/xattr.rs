@@ -3,7 +3,7 @@
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::{CorruptKind, Error, FsBlock, Ino, Result};
+use crate::{CorruptKind, FsBlock, Ino, Result};
 
 /// First four bytes of an attribute block, and of the attributes behind an inode.
 pub const MAGIC: u32 = 0xEA02_0000;
@@ -348,101 +348,6 @@ impl<'a> Iterator for Attributes<'a> {
     }
 }
 
-/// An attribute to be stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry<'a> {
-    /// The prefix.
-    pub index: NameIndex,
-    /// The name without its prefix, at most 255 bytes.
-    pub name: &'a [u8],
-    /// The value.
-    pub value: &'a [u8],
-}
-
-impl Entry<'_> {
-    /// The order in which entries stand in a block: by prefix number, length of the name, name.
-    #[must_use]
-    pub fn order(&self, other: &Self) -> core::cmp::Ordering {
-        let key = |entry: &Self| (entry.index.raw(), entry.name.len());
-        key(self)
-            .cmp(&key(other))
-            .then_with(|| self.name.cmp(other.name))
-    }
-
-    /// Bytes of a block that entry and value take.
-    #[must_use]
-    pub fn len_in_block(&self) -> u64 {
-        let value = u64::try_from(self.value.len()).unwrap_or(u64::MAX);
-        u64::from(entry_len(self.name.len())).saturating_add(value.saturating_add(3) & !3)
-    }
-}
-
-/// Whether a block of `block_size` bytes holds attributes that need `needed` bytes together: head and end mark stand
-/// beside them.
-#[must_use]
-pub const fn fits(needed: u64, block_size: u32) -> bool {
-    needed.saturating_add(HEADER as u64).saturating_add(4) <= block_size as u64
-}
-
-/// Writes a whole attribute block with one user: entries from the start in the order given, which must be
-/// [`Entry::order`], values from the end. Every byte of `block` is written.
-///
-/// # Errors
-/// `NoSpace` if they do not fit; `OutOfRange` for a name of more than 255 bytes. The block's contents are unspecified then.
-pub fn write_block<'a>(
-    block: &mut [u8],
-    entries: impl Iterator<Item = Entry<'a>> + Clone,
-) -> Result<()> {
-    block.fill(0);
-    let hashes = entries
-        .clone()
-        .map(|entry| entry_hash(entry.name, entry.value));
-    let header = RawXattrHeader {
-        h_magic: U32::new(MAGIC),
-        h_refcount: U32::new(1),
-        h_blocks: U32::new(1),
-        h_hash: U32::new(block_hash(hashes)),
-        ..RawXattrHeader::default()
-    };
-    header.write_to_prefix(block).map_err(|_| Error::NoSpace)?;
-    let mut at = HEADER as usize;
-    let mut values_from = block.len();
-    for entry in entries {
-        let name_len = u8::try_from(entry.name.len()).map_err(|_| Error::OutOfRange)?;
-        let next = at.saturating_add(entry_len(entry.name.len()) as usize);
-        values_from = values_from
-            .checked_sub(entry.value.len().next_multiple_of(4))
-            // Four zero bytes end the list.
-            .filter(|&from| from >= next.saturating_add(4))
-            .ok_or(Error::NoSpace)?;
-        let offset = if entry.value.is_empty() {
-            0
-        } else {
-            u16::try_from(values_from).map_err(|_| Error::NoSpace)?
-        };
-        let head = RawXattrEntry {
-            e_name_len: name_len,
-            e_name_index: entry.index.raw(),
-            e_value_offs: U16::new(offset),
-            e_value_block: U32::new(0),
-            e_value_size: U32::new(u32::try_from(entry.value.len()).map_err(|_| Error::NoSpace)?),
-            e_hash: U32::new(entry_hash(entry.name, entry.value)),
-        };
-        let name_at = at.saturating_add(ENTRY as usize);
-        let put = |block: &mut [u8], at: usize, bytes: &[u8]| {
-            block
-                .get_mut(at..at.saturating_add(bytes.len()))
-                .map(|to| to.copy_from_slice(bytes))
-                .ok_or(Error::NoSpace)
-        };
-        put(block, at, head.as_bytes())?;
-        put(block, name_at, entry.name)?;
-        put(block, values_from, entry.value)?;
-        at = next;
-    }
-    Ok(())
-}
-
 /// `e_hash` of an entry: its name, then the words of its value, the last one padded with zero bytes.
 #[must_use]
 pub fn entry_hash(name: &[u8], value: &[u8]) -> u32 {
@@ -469,6 +374,10 @@ pub fn block_hash(entries: impl IntoIterator<Item = u32>) -> u32 {
     }
     hash
 }
+
+mod write;
+
+pub use write::{Entry, fits, write_block};
 
 #[cfg(test)]
 mod tests;
