@@ -442,6 +442,13 @@ impl Geometry {
         self.max_file_size
     }
 
+    /// Bytes of the largest file that block pointers reach; larger than [`Geometry::max_file_size`] where `i_blocks` could
+    /// not count it.
+    #[must_use]
+    pub const fn addressable_size(&self) -> u64 {
+        indirect::addressable_size(self.block_bits)
+    }
+
     /// `s_hash_seed`; all zero means the hash's own initial values.
     #[must_use]
     pub const fn hash_seed(&self) -> [u32; 4] {

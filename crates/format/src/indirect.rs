@@ -141,26 +141,29 @@ pub const fn indirect_blocks(blocks: u64, addr_bits: u32) -> u64 {
     total
 }
 
-/// The largest size in bytes: the tree's reach, or as many blocks as `i_blocks` can count with their indirect blocks.
+/// The largest size in bytes that a file is given: the tree's reach, or as many blocks as `i_blocks` can count with their
+/// indirect blocks, these reckoned as Linux does, for as many blocks of data as could be counted without any. Up to 512
+/// blocks more could be counted, but no Linux driver reads past its own limit.
 #[must_use]
 pub const fn max_file_size(block_bits: u32) -> u64 {
     let addr_bits = block_bits.saturating_sub(2);
     // i_blocks counts 512-byte sectors in 32 bits.
     let countable = (u32::MAX >> block_bits.saturating_sub(9)) as u64;
-    let (mut low, mut high) = (0_u64, reach(addr_bits));
-    if high > countable {
-        high = countable;
-    }
-    // The largest number of data blocks that fits together with its indirect blocks.
-    while low < high {
-        let middle = low.saturating_add(high.saturating_sub(low).div_ceil(2));
-        if middle.saturating_add(indirect_blocks(middle, addr_bits)) <= countable {
-            low = middle;
-        } else {
-            high = middle.saturating_sub(1);
-        }
-    }
-    low << block_bits
+    let reach = reach(addr_bits);
+    let blocks = if reach.saturating_add(indirect_blocks(reach, addr_bits)) <= countable {
+        reach
+    } else {
+        countable.saturating_sub(indirect_blocks(countable, addr_bits))
+    };
+    blocks << block_bits
+}
+
+/// The largest size in bytes that block pointers reach, counted or not: a sparse file made elsewhere may have it.
+#[must_use]
+pub const fn addressable_size(block_bits: u32) -> u64 {
+    let reach = reach(block_bits.saturating_sub(2));
+    let numbered = u32::MAX as u64;
+    (if reach < numbered { reach } else { numbered }) << block_bits
 }
 
 #[cfg(test)]

@@ -340,7 +340,7 @@ impl RawInode {
         }
     }
 
-    /// The size in bytes, checked against the type: regular files up to [`Geometry::max_file_size`], directories whole
+    /// The size in bytes, checked against the type: regular files up to [`Geometry::addressable_size`], directories whole
     /// blocks, symlinks 1 byte to a block less one.
     ///
     /// # Errors
@@ -349,7 +349,7 @@ impl RawInode {
         let (inode, size) = (ino.get(), self.size());
         match self.file_type() {
             Some(FileType::Regular) => {
-                let max = geometry.max_file_size();
+                let max = geometry.addressable_size();
                 if size > max {
                     return Err(CorruptKind::InodeFileSize { inode, size, max }.into());
                 }

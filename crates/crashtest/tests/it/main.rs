@@ -14,6 +14,7 @@ mod fixtures;
 mod hostile;
 mod interop_model;
 mod interop_read;
+mod limits;
 #[cfg(target_os = "linux")]
 mod real_faults;
 mod scratch;

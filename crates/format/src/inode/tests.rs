@@ -35,7 +35,7 @@ fn types_agree_between_mode_and_entry() {
 fn sizes_are_checked_by_type() {
     let geometry = sample::geometry(1024, 1);
     let check = |raw: &RawInode| raw.checked_size(Ino::ROOT, &geometry);
-    let max = geometry.max_file_size();
+    let max = geometry.addressable_size();
     assert_eq!(check(&inode(FileType::Regular, max)), Ok(max));
     let kind = CorruptKind::InodeFileSize {
         inode: 2,

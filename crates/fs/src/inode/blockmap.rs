@@ -62,7 +62,7 @@ impl TreeMap {
     /// # Errors
     /// `Corrupt(InodeFileSize)` if `size` is more than block pointers reach.
     pub(crate) fn check_size(record: &Record, size: u64) -> Result<()> {
-        let max = record.core().geometry.max_file_size();
+        let max = record.core().geometry.addressable_size();
         if size > max {
             return Err(CorruptKind::InodeFileSize {
                 inode: record.ino().get(),

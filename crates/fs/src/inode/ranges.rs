@@ -206,17 +206,18 @@ impl Node {
             let _second = (self.ino() > to.ino()).then(|| self.lock.read());
             self.check_alive()?;
             to.check_writable_at(to_file, Position::At(to_pos))?;
+            let len = len.min(file.size().saturating_sub(pos));
+            if len == 0 {
+                return Ok(0);
+            }
             let max = to_file.max_size();
             if to_pos >= max {
                 return Err(Error::FileTooLarge);
             }
-            let len = len.min(file.size().saturating_sub(pos)).min(max - to_pos);
+            let len = len.min(max - to_pos);
             let same = self.ino() == to.ino();
             if same && to_pos + len > pos && to_pos < pos + len {
                 return Err(Error::InvalidArgument);
-            }
-            if len == 0 {
-                return Ok(0);
             }
             to_file.copy_range(to_pos, file, pos, len)?
         };

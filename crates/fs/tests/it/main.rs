@@ -5,6 +5,7 @@ mod damage;
 mod fences;
 mod image;
 mod kernel;
+mod limits;
 mod names;
 mod paths;
 mod random;

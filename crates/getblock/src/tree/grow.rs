@@ -266,15 +266,18 @@ impl<'t> Branch<'t> {
         self.give_back(rest);
     }
 
-    /// Counts what the branch adds to `i_blocks`, beside its tables.
-    pub(super) fn count(&mut self, data: u32) -> Result<()> {
+    /// Notes what the branch adds to `i_blocks`: `data` blocks, and its tables.
+    ///
+    /// # Errors
+    /// How many blocks there are more than the field can count.
+    pub(super) fn count(&mut self, data: u32) -> core::result::Result<(), u32> {
         let tables = u32::try_from(self.nr_tables()).unwrap_or(u32::MAX);
         self.added = data.saturating_add(tables);
-        let step =
-            u64::from(self.added) * u64::from(self.tree.volume.geometry().sectors_per_block());
-        match u32::try_from(u64::from(self.tree.sectors()) + step) {
-            Ok(_) => Ok(()),
-            Err(_) => Err(Error::FileTooLarge),
+        let room =
+            (u32::MAX - self.tree.sectors()) / self.tree.volume.geometry().sectors_per_block();
+        match self.added.checked_sub(room) {
+            None | Some(0) => Ok(()),
+            Some(excess) => Err(excess),
         }
     }
 }
@@ -417,8 +420,8 @@ impl BlockTree {
         }
         let windows = &mut *guard.0;
         let mut branch = Branch::new(self, self.volume.take(want, windows)?.run());
-        let linked = loop {
-            match branch.link(windows, at, hints) {
+        loop {
+            let linked = match branch.link(windows, at, hints) {
                 // The data took what its indirect blocks need.
                 Err(Error::NoSpace) if branch.data.len > 1 => {
                     let less = branch
@@ -427,12 +430,20 @@ impl BlockTree {
                         .saturating_sub(LEVELS)
                         .max(branch.data.len / 2);
                     branch.shorten(less.min(branch.data.len - 1));
+                    continue;
                 }
-                linked => break linked?,
+                linked => linked?,
+            };
+            branch.shorten(linked);
+            match branch.count(linked) {
+                // As much of it as `i_blocks` can still count.
+                Err(excess) if excess < linked => {
+                    branch.unlink_from(0, 0);
+                    branch.shorten(linked - excess);
+                }
+                counted => break counted.map_err(|_| Error::FileTooLarge)?,
             }
-        };
-        branch.shorten(linked);
-        branch.count(linked)?;
+        }
         Ok(branch)
     }
 

@@ -93,7 +93,9 @@ impl BlockTree {
         if branch.link(&mut guard.0, at, hints)? < run.len {
             return Err(Error::NoSpace);
         }
-        branch.count(run.len - u32::try_from(old.count()).unwrap_or(run.len))?;
+        branch
+            .count(run.len - u32::try_from(old.count()).unwrap_or(run.len))
+            .map_err(|_| Error::FileTooLarge)?;
         if branch.built_tables() {
             self.pmem().fence();
         }
