@@ -75,12 +75,21 @@ pub(crate) fn lookup<R>(
     let core = node.core();
     let slot = node.lock.read();
     if let Some(index) = &slot.index {
-        node.check_alive()?;
+        check_linked(node)?;
         return then(index.find(&core.pmem, name).ok_or(Error::NotFound)?);
     }
     drop(slot);
     let dir = Dir::lock(core, node)?;
     then(dir.find(name).ok_or(Error::NotFound)?)
+}
+
+/// A directory without a name is empty for good, though it can be open.
+fn check_linked(node: &Node) -> Result<()> {
+    if node.is_removed() {
+        Err(Error::NotFound)
+    } else {
+        Ok(())
+    }
 }
 
 /// A directory whose INODE lock is held exclusively, with its index.
@@ -115,7 +124,7 @@ impl<'a> Dir<'a> {
             return Err(Error::NotADirectory);
         }
         let mut slot = lock();
-        node.check_alive()?;
+        check_linked(node)?;
         if slot.index.is_none() {
             slot.index = Some(Box::new(build::index(core, node)?));
         }

@@ -37,7 +37,7 @@ pub(crate) fn read_dir(node: &Node, cookie: u64, max: usize) -> Result<Vec<Entry
     }
     let core = node.core();
     let slot = node.lock.read();
-    if node.is_dead() {
+    if node.is_removed() {
         return Ok(Vec::new());
     }
     if let Some(index) = &slot.index {

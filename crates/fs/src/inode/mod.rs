@@ -160,6 +160,11 @@ impl Node {
         self.life.store(Life::Dead as u8, Ordering::Release);
     }
 
+    /// Whether its last name is gone. A directory without one has no names of its own any more, and gets none.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.life.load(Ordering::Acquire) != Life::Linked as u8
+    }
+
     /// # Errors
     /// `NotFound` if the inode is gone.
     pub(crate) fn check_alive(&self) -> Result<()> {

@@ -386,7 +386,7 @@ fn ancestors(mount: &Mount, node: &Node) -> Result<Vec<u32>> {
         });
         let parent = match dir::lookup(at, b"..", |found| named(mount, found.ino)) {
             // A directory that was removed has no way up.
-            Err(Error::NotFound) if at.is_dead() => return Err(Error::NotFound),
+            Err(Error::NotFound) if at.is_removed() => return Err(Error::NotFound),
             Err(Error::NotFound) => return Err(wrong),
             other => other?,
         };

@@ -105,3 +105,36 @@ fn a_file_without_a_name_lives_while_it_is_open() {
     drop(file);
     mount.end();
 }
+
+/// The number of a removed directory that was still open went to the next file, and the kernel took one for the other.
+#[test]
+fn a_directory_without_a_name_is_empty_and_keeps_its_number_while_it_is_open() {
+    let Some(mount) = Mount::new("") else { return };
+    let old = mount.path("old");
+    let over = mount.path("over");
+    fs::create_dir(&old).expect("made");
+    fs::create_dir(&over).expect("made");
+    let handles = [&old, &over].map(|path| fs::File::open(path).expect("opened"));
+    let numbers = handles
+        .each_ref()
+        .map(|handle| handle.metadata().expect("there").ino());
+    fs::remove_dir(&old).expect("removed");
+    fs::create_dir(mount.path("new")).expect("made");
+    fs::rename(mount.path("new"), &over).expect("moved over the other");
+    for name in ["a", "b", "c"] {
+        fs::create_dir(mount.path(name)).expect("made");
+        let stat = fs::metadata(mount.path(name)).expect("there");
+        assert!(
+            !numbers.contains(&stat.ino()),
+            "{name} has the number of one that is open"
+        );
+        fs::set_permissions(mount.path(name), fs::Permissions::from_mode(0o700)).expect("set");
+    }
+    for handle in &handles {
+        assert_eq!(handle.metadata().expect("still there").nlink(), 0);
+        let made = rustix::fs::mkdirat(handle, "x", rustix::fs::Mode::RWXU);
+        assert_eq!(made, Err(rustix::io::Errno::NOENT));
+    }
+    drop(handles);
+    mount.end();
+}
