@@ -7,6 +7,8 @@
 )]
 
 mod attributes;
+#[cfg(target_os = "linux")]
+mod coherence;
 mod crash;
 #[cfg(target_os = "linux")]
 mod exerciser;

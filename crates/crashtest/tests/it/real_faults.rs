@@ -19,15 +19,15 @@ const MIB: u64 = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A mounted image with an MMU whose threads run.
-struct Host {
+pub(crate) struct Host {
     fs: Option<FileSystem>,
-    mmu: HostMmu,
+    pub(crate) mmu: HostMmu,
     threads: Vec<JoinHandle<()>>,
     image: tempfile::NamedTempFile,
 }
 
 impl Host {
-    fn new(mode: Mode, mib: u64, mkfs: &ext2dax_mkfs::Options) -> Result<Host> {
+    pub(crate) fn new(mode: Mode, mib: u64, mkfs: &ext2dax_mkfs::Options) -> Result<Host> {
         survive_bus()?;
         let shm = Path::new("/dev/shm");
         let dir = if shm.is_dir() {
@@ -57,11 +57,11 @@ impl Host {
         })
     }
 
-    fn fs(&self) -> &FileSystem {
+    pub(crate) fn fs(&self) -> &FileSystem {
         self.fs.as_ref().expect("mounted until the end")
     }
 
-    fn file(&self, name: &str, size: u64) -> Result<File> {
+    pub(crate) fn file(&self, name: &str, size: u64) -> Result<File> {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -72,7 +72,7 @@ impl Host {
     }
 
     /// Ends the mount and lets both checkers look.
-    fn unmount(mut self) -> Result<tempfile::NamedTempFile> {
+    pub(crate) fn unmount(mut self) -> Result<tempfile::NamedTempFile> {
         self.mmu.stop();
         for thread in self.threads.drain(..) {
             thread
@@ -87,7 +87,7 @@ impl Host {
     }
 }
 
-fn in_each_mode(test: impl Fn(Mode) -> Result<()>) -> Result<()> {
+pub(crate) fn in_each_mode(test: impl Fn(Mode) -> Result<()>) -> Result<()> {
     for mode in [Mode::Userfault, Mode::UserfaultUserOnly, Mode::Signals] {
         let file = tempfile::tempfile()?;
         let mut options = Options::default();
