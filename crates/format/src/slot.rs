@@ -135,6 +135,8 @@ pub enum Operation {
     Create = 0x10,
     /// `subject` gets another name, `to_place` in `to`.
     Link,
+    /// `subject` was made without a name, and gets its first one, `to_place` in `to`.
+    LinkFirst,
     /// `subject` loses its last name, `from_place` in `from`, and dies; a directory counts in `from` no longer.
     Unlink,
     /// `subject` loses one of several names, `from_place` in `from`.
@@ -164,9 +166,10 @@ pub enum Operation {
 
 impl Operation {
     fn from_raw(raw: u8) -> Option<Self> {
-        const ALL: [Operation; 14] = [
+        const ALL: [Operation; 15] = [
             Operation::Create,
             Operation::Link,
+            Operation::LinkFirst,
             Operation::Unlink,
             Operation::UnlinkOne,
             Operation::Move,

@@ -19,6 +19,7 @@ use core::fmt;
 use ext2dax_format::{CorruptKind, Error, Geometry, Ino, RawInode, RawSuperblock, Result};
 use ext2dax_getblock::Volume;
 use ext2dax_pmem::{Off, Pmem, field};
+use ext2dax_sync::atomic::{AtomicU32, Ordering};
 use ext2dax_sync::{Condvar, Mutex, MutexGuard, rank};
 use hashbrown::{HashMap, HashSet};
 use zerocopy::little_endian::U32;
@@ -30,6 +31,8 @@ pub(crate) struct OrphanList {
     volume: Volume,
     members: Mutex<Members>,
     tail_free: Condvar,
+    /// Members that got a name while they were on the list: rare enough that nobody need look for one.
+    revived: AtomicU32,
 }
 
 #[derive(Debug, Default)]
@@ -51,13 +54,28 @@ struct Member {
     live: bool,
     /// What was to be done is done; it waits to become the tail.
     finished: bool,
+    /// It got a name while it was on the list.
+    revived: bool,
 }
 
 /// A truncated inode's place at the tail of the list. Must be given back to [`OrphanList::end`]; dropped, it blocks the
 /// list, and the next mount completes the truncation.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct Listing(Ino);
+pub(crate) struct Listing {
+    ino: Ino,
+    /// It was on the list before, wherever, and keeps the tail from nobody.
+    member: bool,
+}
+
+/// What became of an inode that got a name while it was on the list.
+#[derive(Debug)]
+pub(crate) struct Revived {
+    /// It is on the list still, since it is not the tail; until it leaves, its deletion time is the list's.
+    pub(crate) is_listed: bool,
+    /// Others that left with it.
+    pub(crate) released: Released,
+}
 
 /// Inodes that left the list and are dead: they get a deletion time, and their numbers may be used again.
 pub(crate) type Released = Vec<Ino>;
@@ -70,6 +88,11 @@ impl Members {
             .map_or(field!(SUPERBLOCK, RawSuperblock, s_last_orphan), |member| {
                 member.link
             })
+    }
+
+    fn find(&mut self, ino: Ino) -> Option<&mut Member> {
+        let position = *self.position.get(&ino.get())?;
+        self.list.get_mut(position)
     }
 
     fn push(&mut self, member: Member) {
@@ -90,6 +113,7 @@ impl OrphanList {
             volume,
             members: Mutex::new(rank::ORPHAN, Members::default()),
             tail_free: Condvar::new(),
+            revived: AtomicU32::new(0),
         }
     }
 
@@ -104,6 +128,7 @@ impl OrphanList {
             link,
             live,
             finished: false,
+            revived: false,
         })
     }
 
@@ -132,16 +157,21 @@ impl OrphanList {
     pub(crate) fn begin(&self, ino: Ino) -> Result<Listing> {
         let member = self.member(ino, true)?;
         let mut members = self.lock_tail();
+        if let Some(old) = members.find(ino) {
+            // It got its name on the list. Nothing takes it off before the truncation is done.
+            old.finished = false;
+            return Ok(Listing { ino, member: true });
+        }
         self.push_locked(&mut members, member);
         members.truncating = true;
-        Ok(Listing(ino))
+        Ok(Listing { ino, member: false })
     }
 
     /// Takes a truncated inode off the list; durable on return. The caller has made its blocks and size durable.
     pub(crate) fn end(&self, listing: Listing) -> Released {
         let mut members = self.members.lock();
-        let released = self.finish(&mut members, listing.0);
-        members.truncating = false;
+        let released = self.finish(&mut members, listing.ino);
+        members.truncating &= listing.member;
         drop(members);
         self.tail_free.notify_all();
         released
@@ -154,8 +184,55 @@ impl OrphanList {
     /// `Corrupt` if the inode's group is damaged; nothing has changed.
     pub(crate) fn push(&self, ino: Ino) -> Result<()> {
         let member = self.member(ino, false)?;
-        self.push_locked(&mut self.lock_tail(), member);
+        let mut members = self.lock_tail();
+        match members.find(ino) {
+            // It got a name while it was on the list, and loses it again.
+            Some(old) => {
+                *old = Member {
+                    finished: false,
+                    live: false,
+                    ..*old
+                };
+                self.pmem().fence();
+            }
+            None => self.push_locked(&mut members, member),
+        }
         Ok(())
+    }
+
+    /// Whether a file with a name is on the list because it got the name there. The caller holds its lock.
+    pub(crate) fn has_revived(&self, ino: Ino) -> bool {
+        self.revived.load(Ordering::Acquire) > 0 && self.contains(ino)
+    }
+
+    /// Whether an inode is on the list.
+    pub(crate) fn contains(&self, ino: Ino) -> bool {
+        self.members.lock().position.contains_key(&ino.get())
+    }
+
+    /// A member gets a name, and leaves the list as soon as it is the tail. What was flushed before is durable on return.
+    pub(crate) fn revive(&self, ino: Ino) -> Revived {
+        let mut members = self.lock_tail();
+        let Some(member) = members.find(ino) else {
+            drop(members);
+            self.pmem().fence();
+            return Revived {
+                is_listed: false,
+                released: Released::new(),
+            };
+        };
+        member.live = true;
+        member.revived = true;
+        self.revived.fetch_add(1, Ordering::AcqRel);
+        let released = self.finish(&mut members, ino);
+        let is_listed = members.find(ino).is_some();
+        if is_listed {
+            self.pmem().fence();
+        }
+        Revived {
+            is_listed,
+            released,
+        }
     }
 
     /// A member is finished: dead, it has given back what it had; live, found at mount, it is truncated. Returns the dead
@@ -172,6 +249,9 @@ impl OrphanList {
         let mut released = Released::new();
         while let Some(tail) = members.list.pop_if(|tail| tail.finished) {
             members.position.remove(&tail.ino.get());
+            if tail.revived {
+                self.revived.fetch_sub(1, Ordering::AcqRel);
+            }
             // PUBLISH: the tail is off the list. Before: listed, empty or truncated. After: not listed, its deletion time
             // 0.
             self.pmem().publish(members.tail(), U32::new(0));

@@ -35,6 +35,7 @@ pub(crate) fn recover(core: &Arc<Core>, listed: &HashSet<u32>, intent: &Intent) 
     match intent.operation {
         Operation::Create => recovery.create(),
         Operation::Link => recovery.link(),
+        Operation::LinkFirst => recovery.link_first(),
         Operation::Unlink => recovery.unlink(),
         Operation::UnlinkOne => recovery.unlink_one(),
         Operation::Move => recovery.rename(),
@@ -217,7 +218,8 @@ impl Recovery<'_> {
 
     /// Links first, then the deletion time: the second may be missing.
     fn finish_birth(&self, record: &Record) {
-        if record.dtime() >= self.core.geometry.inodes_count() {
+        let listed = self.listed.contains(&record.ino().get());
+        if !listed && record.dtime() >= self.core.geometry.inodes_count() {
             record.set_dtime(0);
             record.flush_line0();
             self.fence();
@@ -230,6 +232,20 @@ impl Recovery<'_> {
             self.fence();
         }
         Ok(())
+    }
+
+    fn link_first(&self) -> Result<()> {
+        let (subject, name) = (self.subject()?, self.to()?);
+        if subject.links() > 0 {
+            self.finish_birth(&subject);
+            return Ok(());
+        }
+        if name.leads_to(self.intent.subject) {
+            self.erase(&name);
+        }
+        self.fence();
+        // Its first epoch was durable long before.
+        self.release(&subject, true)
     }
 
     fn unlink(&self) -> Result<()> {

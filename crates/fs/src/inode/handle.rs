@@ -165,6 +165,16 @@ impl Inode {
         ops::mkdir(self.mount(), self.node(), name, new).map(Self::from_handle)
     }
 
+    /// Makes an empty regular file without a name, on the file system of this directory, whose group and default ACL it
+    /// inherits as a file in it would (`O_TMPFILE`). [`Inode::link`] gives it its first name; without one it goes with the
+    /// last handle, or with a crash.
+    ///
+    /// # Errors
+    /// As [`Inode::create`], without those about names.
+    pub fn tmpfile(&self, new: &ops::New) -> Result<Self> {
+        ops::tmpfile(self.mount(), self.node(), new).map(Self::from_handle)
+    }
+
     /// Makes a device, FIFO or socket; the type is in `new.mode`.
     ///
     /// # Errors

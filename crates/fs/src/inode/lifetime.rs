@@ -179,6 +179,10 @@ pub(crate) fn reclaim(
     let core = &mount.core;
     match listed {
         Listed::No => core.volume.free_inode(node.ino(), node.is_dir()),
+        // Not on the list after all: made without a name, but with attributes.
+        Listed::Yes if !core.orphans.contains(node.ino()) => {
+            core.volume.free_inode(node.ino(), node.is_dir());
+        }
         Listed::Yes => free_numbers(core, core.orphans.remove(node.ino())),
     }
     Ok(())

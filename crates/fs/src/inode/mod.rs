@@ -63,6 +63,8 @@ enum Life {
     Linked = 0,
     /// No name is left, but handles are; it is on the orphan list.
     Unlinked = 1,
+    /// It has never had a name and may get one; otherwise as `Unlinked`.
+    Nameless = 3,
     /// Gone. Whoever still holds the node gets an error.
     Dead = 2,
 }
@@ -146,8 +148,25 @@ impl Node {
         self.life.load(Ordering::Acquire) == Life::Dead as u8
     }
 
-    fn is_unlinked(&self) -> bool {
-        self.life.load(Ordering::SeqCst) == Life::Unlinked as u8
+    /// Whether no name is left, or there never was one, but handles are.
+    pub(crate) fn is_unlinked(&self) -> bool {
+        let life = self.life.load(Ordering::SeqCst);
+        life == Life::Unlinked as u8 || life == Life::Nameless as u8
+    }
+
+    /// Whether it has no name and may get its first.
+    pub(crate) fn is_nameless(&self) -> bool {
+        self.life.load(Ordering::SeqCst) == Life::Nameless as u8
+    }
+
+    /// It is made without a name. Nobody else knows it yet.
+    pub(crate) fn mark_nameless(&self) {
+        self.life.store(Life::Nameless as u8, Ordering::SeqCst);
+    }
+
+    /// It has got its first name. The caller holds `lock` exclusively.
+    pub(crate) fn mark_linked(&self) {
+        self.life.store(Life::Linked as u8, Ordering::SeqCst);
     }
 
     /// No name is left; the orphan list keeps it. The caller holds `lock` exclusively and listed it.

@@ -4,6 +4,8 @@
 //! empty regular file: inode (dead), entry aside | name, links := 1 ; dtime := 0
 //! anything else:      inode (dead), its blocks, entry aside | name | links ; dtime := 0
 //! ```
+//! The same without a name: inode (dead) | orphan list. Its first name is made in `link`.
+//!
 //! A regular file that inherits an access control list has a block of attributes, and is not empty in this sense.
 //! A crash in between leaves a name that leads to a dead inode: checkers clear it, and the file never existed. A live inode
 //! without a name, which other orders pass through, makes e2fsck ask a human as soon as it has contents.
@@ -107,6 +109,52 @@ pub(crate) fn symlink(
         &new,
         Contents::Symlink(target),
     )
+}
+
+/// Makes an empty regular file without a name, as if in `parent`. It goes with its last handle, unless it has been linked.
+///
+/// It is on the orphan list from the start, so that a crash frees it; but not with attributes that it inherited, which it
+/// would lose to a checker as soon as it lives. Such a file is leaked by a crash.
+///
+/// # Errors
+/// As [`create`].
+pub(crate) fn tmpfile(mount: &Arc<Mount>, parent: &Node, new: &New) -> Result<Handle> {
+    let core = &mount.core;
+    core.writable()?;
+    if !parent.is_dir() {
+        return Err(Error::NotADirectory);
+    }
+    let _writing = core.gates.write.enter();
+    let directory = parent.lock.read();
+    if parent.is_removed() {
+        return Err(Error::NotFound);
+    }
+    let inode = Unborn::prepare(core, parent, FileType::Regular, new, &Contents::None)?;
+    drop(directory);
+    let node = match mount.inodes.insert_new(core, inode.ino()) {
+        Ok(node) => node,
+        Err(error) => {
+            inode.abandon(core);
+            return Err(error);
+        }
+    };
+    node.mark_nameless();
+    let record = node.record();
+    let listed = record.file_acl() == 0;
+    if listed {
+        // On the list the deletion time is not its own.
+        record.set_dtime(0);
+        record.flush_line0();
+    }
+    // EPOCH: bits, the dead inode. Out of sight: a crash leaks it.
+    core.pmem.fence();
+    if listed && let Err(error) = core.orphans.push(inode.ino()) {
+        mount.inodes.forget(inode.ino());
+        inode.abandon(core);
+        return Err(error);
+    }
+    inode.born();
+    Ok(Handle::adopt(mount, &node))
 }
 
 fn make(

@@ -1,13 +1,40 @@
 //! Another name for a live inode: the count goes up before the name appears, so that it is never below the number of
-//! names.
+//! names. And the first name of a file that was made without one.
 
 use ext2dax_format::slot::{Intent, Operation};
 use ext2dax_format::{Error, InodeFlags, LINK_MAX, Result};
 
 use super::check_name;
-use crate::dir::{Change, Dir};
-use crate::inode::Node;
+use crate::dir::{Change, Dir, Staged};
+use crate::inode::attr::give_life;
+use crate::inode::{Node, lifetime};
 use crate::mount::Mount;
+
+/// The first name of a file that was made without one: name, then life, as for every new file. A crash between the two
+/// leaves a name of a dead inode, with the orphan list or without: the file is gone either way, like its process.
+fn first_name(dir: &mut Dir<'_>, staged: Staged<'_>, target: &Node) {
+    let core = dir.core;
+    let record = target.record();
+    // EPOCH: the entry's bytes, out of sight, and the intent.
+    core.pmem.fence();
+    dir.publish(staged);
+    dir.node.record().touch_modified();
+    // EPOCH: the name of a dead inode, which leaves the orphan list if it is its tail.
+    let leaving = core.orphans.revive(target.ino());
+    let kept = leaving.is_listed;
+    record.touch_changed();
+    if kept {
+        // Its deletion time is the list's.
+        record.put_links(1);
+    } else {
+        // PUBLISH: the file lives. Before: a name of a dead inode. After: the file as it was written, with its name.
+        give_life(record, 1);
+    }
+    // EPOCH: done.
+    core.pmem.fence();
+    target.mark_linked();
+    lifetime::free_numbers(target.core(), leaving.released);
+}
 
 /// Gives `target` the name `name` in `parent`.
 ///
@@ -33,7 +60,7 @@ pub(crate) fn link(mount: &Mount, parent: &Node, name: &[u8], target: &Node) -> 
     target.check_alive()?;
     let record = target.record();
     let links = record.links();
-    if links == 0 {
+    if links == 0 && !target.is_nameless() {
         return Err(Error::NotFound);
     }
     if dir.find(name).is_some() {
@@ -51,14 +78,24 @@ pub(crate) fn link(mount: &Mount, parent: &Node, name: &[u8], target: &Node) -> 
     dir.begin_change(Change::Add)?;
     let staged = dir.stage(name, target.ino().get(), dir.kind(target.file_type()))?;
     core.slots.settle(record.mark());
+    let operation = if links == 0 {
+        Operation::LinkFirst
+    } else {
+        Operation::Link
+    };
     let intent = Intent {
         subject: target.ino().get(),
         to: parent.ino().get(),
         to_place: staged.place(),
         subject_links: links,
-        ..Intent::new(Operation::Link)
+        ..Intent::new(operation)
     };
     let armed = core.slots.arm(parent.ino().get(), &intent);
+    if links == 0 {
+        first_name(&mut dir, staged, target);
+        armed.done(&[record.mark()]);
+        return Ok(());
+    }
     // EPOCH: the entry's bytes, out of sight, and the intent.
     core.pmem.fence();
     record.put_links(links + 1);

@@ -38,7 +38,7 @@ use crate::inode::lifetime::Handle;
 use crate::inode::{Attributes, Node, Record, attr};
 use crate::mount::Mount;
 
-pub(crate) use create::{create, mkdir, mknod, symlink};
+pub(crate) use create::{create, mkdir, mknod, symlink, tmpfile};
 pub(crate) use link::link;
 pub use rename::RenameFlags;
 pub(crate) use rename::{rename, rename_with};

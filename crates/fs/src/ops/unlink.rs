@@ -101,10 +101,12 @@ impl Ending {
     /// # Errors
     /// `Corrupt` if it cannot be listed; nothing has changed.
     pub(super) fn begin(mount: &Mount, child: &Node) -> Result<Self> {
-        if !child.is_open() {
+        // A file that got its first name on the list may be there still.
+        let listed = mount.core.orphans.has_revived(child.ino());
+        if !listed && !child.is_open() {
             return Ok(Self::Now);
         }
-        if child.record().file_acl() != 0 {
+        if !listed && child.record().file_acl() != 0 {
             return Ok(Self::ListedDead);
         }
         // EPOCH: the list. A listed live inode is truncated to its own size.
