@@ -6,6 +6,7 @@ mod fences;
 mod image;
 mod kernel;
 mod limits;
+mod nameless;
 mod names;
 mod paths;
 mod random;
