@@ -32,9 +32,10 @@ pub(crate) fn run(
     findings: &mut Vec<Finding>,
 ) {
     let layout = &volume.layout;
-    let groups = parallel::map(layout.groups, threads, |group| {
+    let buffer = || vec![0; layout.block_size as usize];
+    let groups = parallel::map_with(layout.groups, threads, buffer, |bytes, group| {
         progress.step(5, group, layout.groups);
-        check_group(image, volume, census, group)
+        check_group(image, volume, census, group, bytes)
     });
     let mut free = Free::default();
     for (mut found, group) in groups {
@@ -67,6 +68,7 @@ fn check_group(
     volume: &Volume,
     census: &Census,
     group: u32,
+    bytes: &mut [u8],
 ) -> (Vec<Finding>, Free) {
     let layout = &volume.layout;
     let mut findings = Vec::new();
@@ -78,7 +80,6 @@ fn check_group(
     let first = layout.group_first(group);
     let first_ino = layout.first_ino_of(group);
     let unused = census.used_in_group(group) == 0;
-    let mut bytes = vec![0; layout.block_size as usize];
     let blocks = BitmapCheck {
         group,
         number: first.into(),
@@ -92,26 +93,15 @@ fn check_group(
         codes: [Code::InodeLeak, Code::InodeUnmarked, Code::InodePadding],
     };
     let mut free = Free::default();
-    let block_word = |bit: u32| census.claimed.word64(u64::from(first) + u64::from(bit));
-    let inode_word = |bit: u32| match unused {
-        true => 0,
-        false => census.used_word(first_ino.saturating_add(bit)),
+    let used = |bit: u32| census.claimed.word64(u64::from(first) + u64::from(bit));
+    let bitmap = read(image, volume, places.block_bitmap, bytes);
+    free.blocks = blocks.compare(bitmap, used, &mut findings);
+    let used = |bit: u32| census.used_word(first_ino.saturating_add(bit));
+    let bitmap = read(image, volume, places.inode_bitmap, bytes);
+    free.inodes = match unused {
+        true => inodes.compare(bitmap, |_| 0, &mut findings),
+        false => inodes.compare(bitmap, used, &mut findings),
     };
-    for (check, place, word, sum) in [
-        (
-            &blocks,
-            places.block_bitmap,
-            &block_word as &dyn Fn(u32) -> u64,
-            &mut free.blocks,
-        ),
-        (&inodes, places.inode_bitmap, &inode_word, &mut free.inodes),
-    ] {
-        *sum = check.count_free(word);
-        if place != 0 {
-            image.read(layout.at(place), &mut bytes);
-            check.compare(&bytes, word, &mut findings);
-        }
-    }
     let dirs = census
         .used_inodes(layout, group)
         .filter(|(_, kind)| *kind == Kind::DIRECTORY)
@@ -135,6 +125,15 @@ fn check_group(
     (findings, free)
 }
 
+/// The bitmap at `place`, if it has one.
+fn read<'b>(image: &Image, volume: &Volume, place: u32, bytes: &'b mut [u8]) -> Option<&'b [u8]> {
+    if place == 0 {
+        return None;
+    }
+    image.read(volume.layout.at(place), bytes);
+    Some(bytes)
+}
+
 /// One bitmap of one group.
 struct BitmapCheck {
     group: u32,
@@ -146,8 +145,6 @@ struct BitmapCheck {
     codes: [Code; 3],
 }
 
-type Words<'w> = &'w dyn Fn(u32) -> u64;
-
 impl BitmapCheck {
     /// The bits of the word at `bit` that stand for something.
     fn mask(&self, bit: u32) -> u64 {
@@ -158,21 +155,32 @@ impl BitmapCheck {
         }
     }
 
-    fn count_free(&self, used: Words<'_>) -> u64 {
-        let words = (0..self.len).step_by(64);
-        words
-            .map(|bit| u64::from((!used(bit) & self.mask(bit)).count_ones()))
-            .sum()
-    }
-
-    fn compare(&self, bytes: &[u8], used: Words<'_>, findings: &mut Vec<Finding>) {
+    /// Compares the bitmap, if it has a place, with what is used; answers how many are free.
+    #[inline]
+    fn compare(
+        &self,
+        bytes: Option<&[u8]>,
+        used: impl Fn(u32) -> u64,
+        findings: &mut Vec<Finding>,
+    ) -> u64 {
+        let mut free = 0;
+        let Some(bytes) = bytes else {
+            let words = (0..self.len).step_by(64);
+            return words
+                .map(|bit| u64::from((!used(bit) & self.mask(bit)).count_ones()))
+                .sum();
+        };
         let mut leaked = Runs::default();
         let mut unmarked = Runs::default();
         let mut padded = true;
-        for (bit, chunk) in (0_u32..).step_by(64).zip(bytes.chunks_exact(8)) {
-            let stored = u64::from_le_bytes(chunk.try_into().expect("chunks of 8 bytes"));
+        for (bit, chunk) in (0_u32..).step_by(64).zip(bytes.as_chunks::<8>().0) {
+            let stored = u64::from_le_bytes(*chunk);
             let mask = self.mask(bit);
             let counted = if mask == 0 { 0 } else { used(bit) & mask };
+            free += u64::from((!counted & mask).count_ones());
+            if stored == counted | !mask {
+                continue;
+            }
             padded &= stored | mask == u64::MAX;
             leaked.add(self.number + u64::from(bit), stored & !counted & mask);
             unmarked.add(self.number + u64::from(bit), counted & !stored);
@@ -189,6 +197,7 @@ impl BitmapCheck {
             let [.., code] = self.codes;
             findings.push(Finding::new(code).group(self.group).fix(Fix::WriteGroup));
         }
+        free
     }
 }
 

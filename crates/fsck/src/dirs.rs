@@ -52,13 +52,12 @@ pub(crate) fn run(
     let batch_len = (census.dirs.len() / (threads * 16)).clamp(1, BATCH);
     let batches: Vec<&[Dir]> = census.dirs.chunks(batch_len).collect();
     let count = u32::try_from(batches.len()).unwrap_or(u32::MAX);
-    let scans = parallel::map(count, threads, |batch| {
+    let buffers = || (block::Scratch::new(&volume.layout), Vec::new());
+    let scans = parallel::map_with(count, threads, buffers, |(scratch, blocks), batch| {
         progress.step(2, batch, count);
         let mut out = DirScan::default();
-        let mut scratch = block::Scratch::new(&volume.layout);
-        let mut blocks = Vec::new();
         for dir in batches.get(batch as usize).copied().unwrap_or_default() {
-            check_dir(scan, dir, &mut blocks, &mut scratch, &mut out);
+            check_dir(scan, dir, blocks, scratch, &mut out);
         }
         out
     });

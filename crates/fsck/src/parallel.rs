@@ -6,18 +6,30 @@ use std::thread;
 /// Calls `work` for every number below `count` on up to `threads` threads, the caller's one included. The answers come
 /// back in the order of the numbers.
 pub(crate) fn map<T: Send>(count: u32, threads: usize, work: impl Fn(u32) -> T + Sync) -> Vec<T> {
+    map_with(count, threads, || (), |(), item| work(item))
+}
+
+/// As [`map`], with buffers that `make` makes once for each thread.
+pub(crate) fn map_with<B, T: Send>(
+    count: u32,
+    threads: usize,
+    make: impl Fn() -> B + Sync,
+    work: impl Fn(&mut B, u32) -> T + Sync,
+) -> Vec<T> {
     if threads <= 1 || count <= 1 {
-        return (0..count).map(work).collect();
+        let mut buffers = make();
+        return (0..count).map(|item| work(&mut buffers, item)).collect();
     }
     let next = AtomicU32::new(0);
     let run = || {
+        let mut buffers = make();
         let mut done = Vec::new();
         loop {
             let item = next.fetch_add(1, Ordering::Relaxed);
             if item >= count {
                 return done;
             }
-            done.push((item, work(item)));
+            done.push((item, work(&mut buffers, item)));
         }
     };
     let mut all = thread::scope(|scope| {

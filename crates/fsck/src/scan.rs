@@ -95,9 +95,9 @@ pub(crate) fn run(
         now: now(),
         again: &again,
     };
-    let scans = parallel::map(layout.groups, threads, |group| {
+    let scans = parallel::map_with(layout.groups, threads, Vec::new, |table, group| {
         progress.step(1, group, layout.groups);
-        scan_group(scan, group)
+        scan_group(scan, group, table)
     });
     let mut xattrs = Vec::new();
     for (group, scan) in (0..).zip(scans) {
@@ -152,7 +152,7 @@ fn claim_metadata(volume: &Volume, census: &Census) {
     }
 }
 
-fn scan_group(scan: Scan<'_>, group: u32) -> GroupScan {
+fn scan_group(scan: Scan<'_>, group: u32, table: &mut Vec<u8>) -> GroupScan {
     let layout = &scan.volume.layout;
     let mut out = GroupScan::default();
     let first = layout.first_ino_of(group);
@@ -163,13 +163,13 @@ fn scan_group(scan: Scan<'_>, group: u32) -> GroupScan {
     let inode_size = layout.inode_size as usize;
     // A piece of the table at a time: one copy of some kilobytes costs less than many of some bytes.
     let len = PIECE.min(layout.inodes_per_group as usize * inode_size);
-    let mut table = vec![0; len];
+    table.resize(len, 0);
     let mut buffer = Vec::new();
     for (piece, first) in (0_u64..).zip((first..end).step_by(len / inode_size)) {
         let block_at = start + piece * len as u64;
         let rest = (end - first) as usize * inode_size;
         table.truncate(rest);
-        scan.image.read(block_at, &mut table);
+        scan.image.read(block_at, table);
         for (index, (ino, bytes)) in (0_u64..).zip((first..end).zip(table.chunks_exact(inode_size)))
         {
             let at = block_at + index * u64::from(layout.inode_size);
