@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use crate::Hands;
 use crate::census::{Census, Kind};
 use crate::finding::Finding;
 use crate::fix::Fix;
@@ -10,7 +11,6 @@ use crate::layout::SUPER_AT;
 use crate::open::Volume;
 use crate::parallel;
 use crate::problem::Code;
-use crate::progress::Progress;
 
 /// How many runs a finding lists before it ends in dots.
 const RUNS_LISTED: usize = 16;
@@ -27,14 +27,16 @@ pub(crate) fn run(
     image: &Image,
     volume: &Volume,
     census: &Census,
-    threads: usize,
-    progress: &Progress,
+    hands: Hands<'_>,
     findings: &mut Vec<Finding>,
 ) {
     let layout = &volume.layout;
     let buffer = || vec![0; layout.block_size as usize];
-    let groups = parallel::map_with(layout.groups, threads, buffer, |bytes, group| {
-        progress.step(5, group, layout.groups);
+    let groups = parallel::map_with(layout.groups, hands.threads, buffer, |bytes, group| {
+        if hands.cancel.is_set() {
+            return Default::default();
+        }
+        hands.progress.step(5, group, layout.groups);
         check_group(image, volume, census, group, bytes)
     });
     let mut free = Free::default();

@@ -9,6 +9,7 @@ mod names;
 
 pub(crate) use block::{Entry, decode_rec_len};
 
+use crate::Hands;
 use crate::census::{Census, Dir, Kind};
 use crate::finding::Finding;
 use crate::fix::Fix;
@@ -16,7 +17,6 @@ use crate::image::Image;
 use crate::open::Volume;
 use crate::parallel;
 use crate::problem::Code;
-use crate::progress::Progress;
 use crate::scan::{Scan, Slot, Subject, TreeWalk, Visit};
 
 /// How many directories a thread takes at a time, at most.
@@ -42,21 +42,23 @@ pub(crate) fn run(
     image: &Image,
     volume: &Volume,
     census: &Census,
-    threads: usize,
-    progress: &Progress,
+    hands: Hands<'_>,
     findings: &mut Vec<Finding>,
 ) {
     let again = crate::scan::again_budget(&volume.layout);
     let scan = plain_scan(image, volume, census, &again);
     // Small batches where there are few directories: the last one must not keep all others waiting.
-    let batch_len = (census.dirs.len() / (threads * 16)).clamp(1, BATCH);
+    let batch_len = (census.dirs.len() / (hands.threads * 16)).clamp(1, BATCH);
     let batches: Vec<&[Dir]> = census.dirs.chunks(batch_len).collect();
     let count = u32::try_from(batches.len()).unwrap_or(u32::MAX);
     let buffers = || (block::Scratch::new(&volume.layout), Vec::new());
-    let scans = parallel::map_with(count, threads, buffers, |(scratch, blocks), batch| {
-        progress.step(2, batch, count);
+    let scans = parallel::map_with(count, hands.threads, buffers, |(scratch, blocks), batch| {
+        hands.progress.step(2, batch, count);
         let mut out = DirScan::default();
         for dir in batches.get(batch as usize).copied().unwrap_or_default() {
+            if hands.cancel.is_set() {
+                break;
+            }
             check_dir(scan, dir, blocks, scratch, &mut out);
         }
         out

@@ -51,6 +51,8 @@ pub enum Error {
         /// The journal wants to be replayed first.
         recovery: bool,
     },
+    /// Somebody asked to stop.
+    Cancelled,
     /// There is not enough memory for the check.
     NoMemory {
         /// Bytes that it needs.
@@ -138,6 +140,7 @@ impl Display for Error {
                 f,
                 "not repaired: the journal has to be replayed first (use e2fsck)"
             ),
+            Self::Cancelled => write!(f, "cancelled"),
             Self::NoMemory { needed } => write!(
                 f,
                 "not enough memory: the check needs {} MiB",

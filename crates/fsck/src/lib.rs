@@ -21,6 +21,7 @@
 
 mod bitmaps;
 mod bits;
+mod cancel;
 mod census;
 mod claims;
 mod connect;
@@ -45,12 +46,13 @@ use std::time::Instant;
 
 use ext2dax_pmem::Pmem;
 
+pub use cancel::Cancel;
 pub use census::Counts;
 pub use error::Error;
 pub use finding::Finding;
 pub use problem::{Code, Pass, Preen, Severity};
 pub use progress::Progress;
-pub use repair::{Repaired, preen, repair};
+pub use repair::{Optimized, Repaired, optimize, preen, repair};
 pub use report::{Report, Summary};
 
 use census::Census;
@@ -68,6 +70,17 @@ pub struct CheckOptions {
     pub threads: usize,
     /// Told where the check is.
     pub progress: Progress,
+    /// Stops it early.
+    pub cancel: Cancel,
+}
+
+impl CheckOptions {
+    fn go_on(&self) -> Result<(), Error> {
+        if self.cancel.is_set() {
+            return Err(Error::Cancelled);
+        }
+        Ok(())
+    }
 }
 
 impl Default for CheckOptions {
@@ -78,8 +91,17 @@ impl Default for CheckOptions {
             block_size: None,
             threads,
             progress: Progress::default(),
+            cancel: Cancel::default(),
         }
     }
+}
+
+/// Who does the work of a pass, who hears of it, and who may stop it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hands<'a> {
+    pub(crate) threads: usize,
+    pub(crate) progress: &'a Progress,
+    pub(crate) cancel: &'a Cancel,
 }
 
 /// What a check knows when it is done; repairs start from it.
@@ -88,6 +110,7 @@ pub(crate) struct Checked {
     pub(crate) volume: Volume,
     pub(crate) census: Census,
     pub(crate) report: Report,
+    pub(crate) cancel: Cancel,
 }
 
 /// Runs all passes. Nothing is written, whatever the region allows.
@@ -112,22 +135,32 @@ pub(crate) fn check_image(image: &Image, options: &CheckOptions) -> Result<Check
     };
     let threads = options.threads.max(1);
     let progress = &options.progress;
+    let cancel = &options.cancel;
     let volume = open::open(image, options, &mut findings)?;
     preamble::check_group_flags(image, &volume, &mut findings);
     preamble::check_journal(image, &volume, &mut findings);
     preamble::check_resize_inode(image, &volume, &mut findings);
     let orphans = preamble::check_orphans(image, &volume, &mut findings);
     lap(Pass::Preamble);
-    let census = scan::run(image, &volume, &orphans, threads, progress, &mut findings)?;
+    let hands = Hands {
+        threads,
+        progress,
+        cancel,
+    };
+    let census = scan::run(image, &volume, &orphans, hands, &mut findings)?;
+    options.go_on()?;
     claims::run(image, &volume, &census, threads, &mut findings);
+    options.go_on()?;
     lap(Pass::Inodes);
-    dirs::run(image, &volume, &census, threads, progress, &mut findings);
+    dirs::run(image, &volume, &census, hands, &mut findings);
+    options.go_on()?;
     lap(Pass::Directories);
     connect::run(image, &volume, &census, &mut findings);
     lap(Pass::Connectivity);
     links::run(image, &volume, &census, threads, &mut findings);
     lap(Pass::Links);
-    bitmaps::run(image, &volume, &census, threads, progress, &mut findings);
+    bitmaps::run(image, &volume, &census, hands, &mut findings);
+    options.go_on()?;
     lap(Pass::Bitmaps);
     paths::fill(image, &volume, &census, &mut findings);
     let report = Report::new(findings, Summary::new(&volume, &census), times);
@@ -135,5 +168,6 @@ pub(crate) fn check_image(image: &Image, options: &CheckOptions) -> Result<Check
         volume,
         census,
         report,
+        cancel: options.cancel.clone(),
     })
 }

@@ -12,11 +12,14 @@ mod dir;
 mod group;
 mod inode;
 mod lost_found;
+mod optimize;
 mod orphan;
 mod space;
 
 use hashbrown::HashSet;
 use space::Space;
+
+pub use optimize::{Optimized, optimize};
 
 use crate::finding::Finding;
 use crate::fix::{Fix, Patch};
@@ -36,6 +39,9 @@ pub struct Repaired {
     pub fixed: Vec<Finding>,
     /// The state afterwards; its findings are what was left.
     pub report: Report,
+    /// It was stopped early, between two complete repairs. The report is that of the check before, without what has been
+    /// repaired since.
+    pub cancelled: bool,
 }
 
 /// Checks and repairs what `approve` agrees to; it is asked once for each finding that has a repair.
@@ -51,8 +57,15 @@ pub fn repair(
     options: &CheckOptions,
     approve: &mut dyn FnMut(&Finding) -> bool,
 ) -> Result<Repaired, Error> {
-    let image = Image::new(pmem.clone());
-    let mut checked = check_image(&image, options)?;
+    repair_image(&Image::new(pmem.clone()), options, approve)
+}
+
+fn repair_image(
+    image: &Image,
+    options: &CheckOptions,
+    approve: &mut dyn FnMut(&Finding) -> bool,
+) -> Result<Repaired, Error> {
+    let mut checked = check_image(image, options)?;
     if !image.writable() {
         return Err(Error::ReadOnly);
     }
@@ -74,10 +87,10 @@ pub fn repair(
         };
         let before = asked.keys(&checked.report);
         if fixed.is_empty() {
-            clear_valid(&image, &checked);
+            clear_valid(image, &checked);
         }
         let restores = todo.iter().any(|finding| finding.fix == Fix::RestoreBackup);
-        let done = apply(&image, &checked, &todo);
+        let done = apply(image, &checked, &todo);
         if restores {
             // From now on the primary superblock is the one to believe.
             options.superblock = None;
@@ -92,7 +105,20 @@ pub fn repair(
                     finding
                 }),
         );
-        checked = check_image(&image, &options)?;
+        let next = check_image(image, &options);
+        if matches!(next, Err(Error::Cancelled)) {
+            let mut report = checked.report;
+            let fixed_now: HashSet<Key> = fixed.iter().map(Asked::key).collect();
+            report
+                .findings
+                .retain(|finding| !fixed_now.contains(&Asked::key(finding)));
+            return Ok(Repaired {
+                fixed,
+                report,
+                cancelled: true,
+            });
+        }
+        checked = next?;
         let after = asked.keys(&checked.report);
         for (finding, done) in todo.iter().zip(done) {
             // What a repair did not change will not change the next time either.
@@ -102,11 +128,12 @@ pub fn repair(
         }
     }
     if checked.report.is_clean() {
-        set_valid(&image, &checked);
+        set_valid(image, &checked);
     }
     Ok(Repaired {
         fixed,
         report: checked.report,
+        cancelled: false,
     })
 }
 
@@ -121,6 +148,7 @@ pub fn preen(pmem: &ext2dax_pmem::Pmem, options: &CheckOptions) -> Result<Repair
         return Ok(Repaired {
             fixed: Vec::new(),
             report: first.report,
+            cancelled: false,
         });
     }
     drop(first);
@@ -242,8 +270,10 @@ fn apply(image: &Image, checked: &Checked, todo: &[Finding]) -> Vec<bool> {
     let mut seen_groups = HashSet::new();
     let mut orphans_done = false;
     let mut resize_done = false;
+    let mut repeated = dir::Repeated::new();
     todo.iter()
         .map(|finding| match &finding.fix {
+            _ if checked.cancel.is_set() => false,
             Fix::Refused | Fix::WithAnother => false,
             Fix::Patches(patches) => {
                 patches.iter().for_each(|&patch| image.patch(patch));
@@ -272,7 +302,9 @@ fn apply(image: &Image, checked: &Checked, todo: &[Finding]) -> Vec<bool> {
             Fix::AllocateDirBlock { lblk } => {
                 dir::fill_hole(image, checked, &mut space, finding.ino, *lblk)
             }
-            Fix::RenameEntry { offset } => dir::rename_entry(image, checked, finding, *offset),
+            Fix::RenameEntry { offset } => {
+                dir::rename_entry(image, checked, &mut repeated, finding, *offset)
+            }
             Fix::MakeRoot => lost_found::make_root(image, checked, &mut space),
             Fix::Reconnect => lost_found::reconnect(image, checked, &mut space, finding.ino),
             Fix::WriteGroup => {

@@ -15,7 +15,6 @@ pub(crate) use tree::{Slot, TreeWalk, Visit};
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::Error;
 use crate::census::{Census, Counts, Dir, Kind, XattrRef};
 use crate::finding::Finding;
 use crate::fix::{Fix, Patch};
@@ -24,7 +23,7 @@ use crate::layout::{Layout, SUPER_AT, feature};
 use crate::open::Volume;
 use crate::parallel;
 use crate::problem::Code;
-use crate::progress::Progress;
+use crate::{Error, Hands};
 
 /// Bytes of an inode table that are read at a time; they stay in the second-level cache.
 const PIECE: usize = 64 << 10;
@@ -74,8 +73,7 @@ pub(crate) fn run(
     image: &Image,
     volume: &Volume,
     orphans: &[u32],
-    threads: usize,
-    progress: &Progress,
+    hands: Hands<'_>,
     findings: &mut Vec<Finding>,
 ) -> Result<Census, Error> {
     let layout = &volume.layout;
@@ -95,8 +93,11 @@ pub(crate) fn run(
         now: now(),
         again: &again,
     };
-    let scans = parallel::map_with(layout.groups, threads, Vec::new, |table, group| {
-        progress.step(1, group, layout.groups);
+    let scans = parallel::map_with(layout.groups, hands.threads, Vec::new, |table, group| {
+        if hands.cancel.is_set() {
+            return GroupScan::default();
+        }
+        hands.progress.step(1, group, layout.groups);
         scan_group(scan, group, table)
     });
     let mut xattrs = Vec::new();

@@ -1,6 +1,6 @@
 //! Repairs inside directories.
 
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 
 use super::space::Space;
 use crate::Checked;
@@ -15,7 +15,7 @@ use crate::open::Volume;
 use crate::scan::{field, flag};
 
 /// Bytes of an entry with a name of `len` bytes.
-pub(super) fn entry_len(len: usize) -> usize {
+pub(crate) fn entry_len(len: usize) -> usize {
     (8 + len + 3) & !3
 }
 
@@ -29,14 +29,14 @@ fn store_changes(image: &Image, at: u64, old: &[u8], new: &[u8]) {
     }
 }
 
-fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
+pub(crate) fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
     if let Some(slot) = bytes.get_mut(at..at + value.len()) {
         slot.copy_from_slice(value);
     }
 }
 
 /// The length as it is stored: 65,536 does not fit and is stored as 65,535.
-fn encode_rec_len(len: usize) -> [u8; 2] {
+pub(crate) fn encode_rec_len(len: usize) -> [u8; 2] {
     u16::try_from(len).unwrap_or(u16::MAX).to_le_bytes()
 }
 
@@ -174,7 +174,7 @@ fn put_entry(bytes: &mut [u8], at: usize, ino: u32, len: usize, file_type: u8, n
 }
 
 /// The bytes of a new directory block: `.` and `..` in block 0, one empty entry in any other.
-pub(super) fn new_block(layout: &Layout, dots: Option<(u32, u32)>) -> Vec<u8> {
+pub(crate) fn new_block(layout: &Layout, dots: Option<(u32, u32)>) -> Vec<u8> {
     let size = layout.block_size as usize;
     let mut bytes = vec![0; size];
     let Some((own, parent)) = dots else {
@@ -207,7 +207,7 @@ pub(super) fn fill_hole(
 }
 
 /// Hangs a new block with these bytes into a directory's tree, below new indirect blocks where it takes them.
-pub(super) fn add_block(
+pub(crate) fn add_block(
     image: &Image,
     checked: &Checked,
     space: &mut Space<'_>,
@@ -300,24 +300,29 @@ pub(super) fn find(image: &Image, checked: &Checked, dir: u32, name: &[u8]) -> O
         .map(|(_, ino)| ino)
 }
 
+/// How often an entry has been met whose name leads to the same inode from the same directory before.
+pub(super) type Repeated = HashMap<(u32, u32, Vec<u8>), u32>;
+
 /// Gives an entry with a name that cannot be, or is there twice, another name of the same length. A second entry that
 /// leads to the same inode under the same name goes: nothing is lost with it.
 pub(super) fn rename_entry(
     image: &Image,
     checked: &Checked,
+    repeated: &mut Repeated,
     finding: &Finding,
     offset: u32,
 ) -> bool {
     let at = checked.volume.layout.at(finding.block) + u64::from(offset);
     let names = names(image, checked, finding.parent);
-    let count = |ino: u32| {
-        names
-            .iter()
-            .filter(|(name, found)| *name == finding.name && *found == ino)
-            .count()
-    };
+    let copies = names
+        .iter()
+        .filter(|(name, ino)| *name == finding.name && *ino == finding.ino)
+        .count();
     // Of three entries under one name e2fsck clears the second and renames the third; so do we.
-    if count(finding.ino) > 1 && count(0) % 2 == 0 {
+    let key = (finding.parent, finding.ino, finding.name.clone());
+    let times = repeated.entry(key).or_insert(0);
+    *times += 1;
+    if copies > 1 && *times % 2 == 1 {
         image.patch(Patch::word(at, 0));
         return true;
     }

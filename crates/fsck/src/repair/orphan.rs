@@ -49,21 +49,30 @@ fn truncate(image: &Image, layout: &Layout, subject: &Subject<'_>) {
         return;
     }
     let size = u64::from(layout.block_size);
-    let n = u64::from(layout.addrs());
     let keep = subject.size().div_ceil(size);
     let map = subject.at + field::BLOCK;
-    let mut first = 0;
-    for i in 0..15_u64 {
-        let level = u32::try_from(i.saturating_sub(11)).unwrap_or(0);
-        cut(image, layout, map + i * 4, level, first, keep);
-        first += n.pow(level);
-    }
+    cut_from(image, layout, map, keep);
     let tail = subject.size() % size;
     if tail != 0
         && let Some(block) = lookup(image, layout, map, keep - 1)
     {
         let zeros = vec![0; usize::try_from(size - tail).unwrap_or(0)];
         image.write(layout.at(block) + tail, &zeros);
+    }
+}
+
+/// Clears all pointers of a map from block `keep` of the file on, the last ones first, so that no hole comes to be.
+pub(super) fn cut_from(image: &Image, layout: &Layout, map: u64, keep: u64) {
+    let n = u64::from(layout.addrs());
+    let mut tops = [(0, 0_u64); 15];
+    let mut first = 0;
+    for (i, top) in (0_u32..).zip(&mut tops) {
+        let level = i.saturating_sub(11);
+        *top = (level, first);
+        first += n.pow(level);
+    }
+    for (i, (level, first)) in (0_u32..15).zip(tops).rev() {
+        cut(image, layout, map + u64::from(i) * 4, level, first, keep);
     }
 }
 
@@ -80,7 +89,7 @@ fn cut(image: &Image, layout: &Layout, at: u64, level: u32, first: u64, keep: u6
     }
     if level > 0 && layout.holds(block) {
         let below = span / u64::from(layout.addrs());
-        for i in 0..u64::from(layout.addrs()) {
+        for i in (0..u64::from(layout.addrs())).rev() {
             cut(
                 image,
                 layout,
@@ -95,6 +104,12 @@ fn cut(image: &Image, layout: &Layout, at: u64, level: u32, first: u64, keep: u6
 
 /// The block behind block `lblk` of the file whose map starts at `map`.
 pub(super) fn lookup(image: &Image, layout: &Layout, map: u64, lblk: u64) -> Option<u32> {
+    let block = image.le32(slot(image, layout, map, lblk)?);
+    layout.holds(block).then_some(block)
+}
+
+/// Byte offset of the pointer to block `lblk` of the file whose map starts at `map`, if the blocks above it are there.
+pub(super) fn slot(image: &Image, layout: &Layout, map: u64, lblk: u64) -> Option<u64> {
     let n = u64::from(layout.addrs());
     let (mut at, mut rest, mut level) = match lblk {
         0..12 => (map + lblk * 4, 0, 0),
@@ -103,13 +118,13 @@ pub(super) fn lookup(image: &Image, layout: &Layout, map: u64, lblk: u64) -> Opt
         _ => (map + 56, lblk.checked_sub(12 + n + n * n)?, 3_u32),
     };
     loop {
+        let Some(below) = level.checked_sub(1) else {
+            return Some(at);
+        };
         let block = image.le32(at);
-        if block == 0 || !layout.holds(block) {
+        if !layout.holds(block) {
             return None;
         }
-        let Some(below) = level.checked_sub(1) else {
-            return Some(block);
-        };
         level = below;
         let span = n.pow(level);
         at = layout.at(block) + rest / span * 4;

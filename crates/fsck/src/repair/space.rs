@@ -42,6 +42,22 @@ impl<'a> Space<'a> {
         Some(block)
     }
 
+    /// Whether so many blocks are free.
+    pub(super) fn has(&self, count: usize) -> bool {
+        let Checked { volume, census, .. } = self.checked;
+        let layout = &volume.layout;
+        let mut free = 0;
+        for bit in (u64::from(layout.first_data_block)..u64::from(layout.blocks)).step_by(64) {
+            let rest = u64::from(layout.blocks) - bit;
+            let outside = if rest < 64 { u64::MAX << rest } else { 0 };
+            free += (!(census.claimed.word64(bit) | outside)).count_ones() as usize;
+            if free >= count {
+                return true;
+            }
+        }
+        false
+    }
+
     fn bit_at(&self, block: u32) -> Option<(u64, u8)> {
         let volume = &self.checked.volume;
         let group = volume.layout.group_of_block(block);

@@ -11,6 +11,7 @@ mod hostile;
 mod judge;
 mod kernel;
 mod killed;
+mod optimize;
 mod program;
 mod repairs;
 mod samples;
