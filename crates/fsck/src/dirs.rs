@@ -74,7 +74,7 @@ pub(crate) fn run(
     }
 }
 
-fn plain_scan<'a>(
+pub(crate) fn plain_scan<'a>(
     image: &'a Image,
     volume: &'a Volume,
     census: &'a Census,

@@ -53,6 +53,20 @@ pub enum Error {
     },
     /// Somebody asked to stop.
     Cancelled,
+    /// The medium did not become durable: what was repaired may be lost.
+    Sync,
+    /// Free blocks cannot be given back.
+    Discard {
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+    /// The undo file cannot be written. Nothing has been changed that it does not hold.
+    Undo {
+        /// The undo file.
+        path: std::path::PathBuf,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
     /// There is not enough memory for the check.
     NoMemory {
         /// Bytes that it needs.
@@ -141,6 +155,11 @@ impl Display for Error {
                 "not repaired: the journal has to be replayed first (use e2fsck)"
             ),
             Self::Cancelled => write!(f, "cancelled"),
+            Self::Sync => write!(f, "the repairs could not be made durable"),
+            Self::Discard { source } => write!(f, "free blocks cannot be given back: {source}"),
+            Self::Undo { path, source } => {
+                write!(f, "undo file {}: {source}", path.display())
+            }
             Self::NoMemory { needed } => write!(
                 f,
                 "not enough memory: the check needs {} MiB",

@@ -5,17 +5,47 @@ use ext2dax_pmem::{Off, Pmem};
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, FromZeros as _, IntoBytes};
 
+use crate::Error;
 use crate::fix::{Patch, Width};
+use crate::undo::Undo;
 
 /// Access to the bytes of the image. Offsets come from [`crate::layout::Layout`], which keeps them inside the region.
 #[derive(Clone, Debug)]
 pub(crate) struct Image {
     pmem: Pmem,
+    undo: Option<Undo>,
 }
 
 impl Image {
     pub(crate) fn new(pmem: Pmem) -> Self {
-        Self { pmem }
+        Self { pmem, undo: None }
+    }
+
+    /// Saves every block in `undo` before it is changed for the first time.
+    pub(crate) fn saved_to(self, undo: Option<Undo>) -> Self {
+        Self { undo, ..self }
+    }
+
+    /// Whether the bytes may be changed: they are saved, or need not be.
+    fn save(&self, at: u64, len: u64) -> bool {
+        self.undo
+            .as_ref()
+            .is_none_or(|undo| undo.save(&self.pmem, at, len))
+    }
+
+    /// Closes the undo file.
+    ///
+    /// # Errors
+    /// It could not be written. Since then nothing has been changed.
+    pub(crate) fn finish_undo(&self) -> Result<(), Error> {
+        let Some(undo) = &self.undo else {
+            return Ok(());
+        };
+        undo.finish(&self.pmem);
+        match undo.failure() {
+            Some((path, source)) => Err(Error::Undo { path, source }),
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn len(&self) -> u64 {
@@ -62,6 +92,9 @@ impl Image {
     pub(crate) fn patch(&self, patch: Patch) {
         let (at, value) = (patch.at, patch.value);
         let bytes = value.to_le_bytes();
+        if !self.save(at, 4) {
+            return;
+        }
         let len = match patch.width {
             Width::Byte => {
                 self.pmem.store(Off::<u8>::new(at), bytes[0]);
@@ -83,6 +116,9 @@ impl Image {
 
     /// Writes bytes that nothing leads to yet, or a whole block that is replaced, and waits until they are durable.
     pub(crate) fn write(&self, at: u64, bytes: &[u8]) {
+        if !self.save(at, bytes.len() as u64) {
+            return;
+        }
         self.pmem.write(at, bytes);
         self.pmem.flush(at, bytes.len() as u64);
         self.pmem.fence();

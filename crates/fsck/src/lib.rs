@@ -41,6 +41,8 @@ mod progress;
 mod repair;
 mod report;
 mod scan;
+mod survey;
+mod undo;
 
 use std::time::Instant;
 
@@ -54,6 +56,8 @@ pub use problem::{Code, Pass, Preen, Severity};
 pub use progress::Progress;
 pub use repair::{Optimized, Repaired, optimize, preen, repair};
 pub use report::{Report, Summary};
+pub use survey::{Fragmented, fragments, free_runs};
+pub use undo::Undo;
 
 use census::Census;
 use image::Image;
@@ -72,6 +76,8 @@ pub struct CheckOptions {
     pub progress: Progress,
     /// Stops it early.
     pub cancel: Cancel,
+    /// Where a repair saves what it changes.
+    pub undo: Option<Undo>,
 }
 
 impl CheckOptions {
@@ -92,6 +98,7 @@ impl Default for CheckOptions {
             threads,
             progress: Progress::default(),
             cancel: Cancel::default(),
+            undo: None,
         }
     }
 }

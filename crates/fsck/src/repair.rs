@@ -57,7 +57,10 @@ pub fn repair(
     options: &CheckOptions,
     approve: &mut dyn FnMut(&Finding) -> bool,
 ) -> Result<Repaired, Error> {
-    repair_image(&Image::new(pmem.clone()), options, approve)
+    let image = Image::new(pmem.clone()).saved_to(options.undo.clone());
+    let repaired = repair_image(&image, options, approve);
+    image.finish_undo()?;
+    repaired
 }
 
 fn repair_image(
@@ -81,6 +84,8 @@ fn repair_image(
     };
     let mut fixed: Vec<Finding> = Vec::new();
     let mut options = options.clone();
+    // Whoever asked for a backup, or needed one, wants the others to be as good.
+    let mut backups = options.superblock.is_some();
     for _ in 0..ROUNDS {
         let Some(todo) = next_stage(&checked, &mut asked) else {
             break;
@@ -94,6 +99,7 @@ fn repair_image(
         if restores {
             // From now on the primary superblock is the one to believe.
             options.superblock = None;
+            backups = true;
         }
         fixed.extend(
             todo.iter()
@@ -128,6 +134,9 @@ fn repair_image(
         }
     }
     if checked.report.is_clean() {
+        if backups && Image::is_primary(checked.volume.sb_at) {
+            group::write_backups(image, &checked.volume);
+        }
         set_valid(image, &checked);
     }
     Ok(Repaired {
@@ -270,7 +279,8 @@ fn apply(image: &Image, checked: &Checked, todo: &[Finding]) -> Vec<bool> {
     let mut seen_groups = HashSet::new();
     let mut orphans_done = false;
     let mut resize_done = false;
-    let mut repeated = dir::Repeated::new();
+    let mut renames = dir::Renames::default();
+    let mut home = lost_found::Home::default();
     todo.iter()
         .map(|finding| match &finding.fix {
             _ if checked.cancel.is_set() => false,
@@ -302,11 +312,9 @@ fn apply(image: &Image, checked: &Checked, todo: &[Finding]) -> Vec<bool> {
             Fix::AllocateDirBlock { lblk } => {
                 dir::fill_hole(image, checked, &mut space, finding.ino, *lblk)
             }
-            Fix::RenameEntry { offset } => {
-                dir::rename_entry(image, checked, &mut repeated, finding, *offset)
-            }
+            Fix::RenameEntry { offset } => renames.rename(image, checked, finding, *offset),
             Fix::MakeRoot => lost_found::make_root(image, checked, &mut space),
-            Fix::Reconnect => lost_found::reconnect(image, checked, &mut space, finding.ino),
+            Fix::Reconnect => home.reconnect(image, checked, &mut space, finding.ino),
             Fix::WriteGroup => {
                 let group = finding.group.unwrap_or(0);
                 if seen_groups.insert(group) {

@@ -1,5 +1,7 @@
 //! One directory block: its entries, one by one.
 
+use hashbrown::HashSet;
+
 use super::htree::Index;
 use super::names::Names;
 use super::{DirBlock, DirScan};
@@ -175,6 +177,7 @@ impl Block<'_> {
             || kind == Kind::DIRECTORY
             || !layout.filetype()
             || dots
+            || names.is_exact()
             || entry.name.is_empty()
         {
             return false;
@@ -189,11 +192,17 @@ impl Block<'_> {
 
     fn check_slowly(&mut self, entry: &Entry<'_>, nth: u32, after: u8, names: &mut Names) {
         let sound = self.check_entry(entry, nth, after);
-        if !sound || nth < 2 || names.is_new(names.look(entry.name)) {
+        if !sound || nth < 2 {
             return;
         }
-        // The hash is there, from this very look or from another name; only names prove anything.
-        if self.is_second(entry) {
+        if !names.is_exact() {
+            if names.is_new(names.look(entry.name)) {
+                return;
+            }
+            // The hash is there, from another name perhaps: only names prove anything.
+            names.compare_names(self.names_before(entry));
+        }
+        if !names.is_new_name(entry.name) {
             let fix = Fix::RenameEntry {
                 offset: u32::try_from(entry.offset).unwrap_or(0),
             };
@@ -201,9 +210,9 @@ impl Block<'_> {
         }
     }
 
-    /// Whether an entry before this one has its name and leads somewhere.
-    fn is_second(&self, entry: &Entry<'_>) -> bool {
-        let mut second = false;
+    /// The sound names of the directory before an entry.
+    fn names_before(&self, entry: &Entry<'_>) -> HashSet<Vec<u8>> {
+        let mut names = HashSet::new();
         let mut bytes = vec![0; self.subject.scan.volume.layout.block_size as usize];
         dirs::for_each_block_until(self.subject, |place| {
             let at = self.subject.scan.volume.layout.at(place.block);
@@ -214,18 +223,15 @@ impl Block<'_> {
                 if place.lblk == self.place.lblk && offset >= entry.offset {
                     return false;
                 }
-                second |= nth >= 2 && other.name == entry.name && self.counts(&other);
+                if nth >= 2 && leads(self.subject, &other) {
+                    names.insert(other.name.to_vec());
+                }
                 offset += other.rec_len;
                 nth = nth.saturating_add(1);
             }
-            place.lblk < self.place.lblk && !second
+            place.lblk < self.place.lblk
         });
-        second
-    }
-
-    /// Whether an entry behind `.` and `..` is a sound name, as [`Block::check_entry`] decides.
-    fn counts(&self, entry: &Entry<'_>) -> bool {
-        leads(self.subject, entry)
+        names
     }
 
     /// Checks one entry. True: it is a sound name that counts as a link.

@@ -2,12 +2,16 @@
 
 use std::hash::{BuildHasher as _, RandomState};
 
+use hashbrown::HashSet;
+
 /// Hashes of the names of one directory, open addressing, at most three quarters full; 0 is an empty place. Up to 22
 /// bytes a name of the largest directory. A hash that is there already proves nothing: the caller compares the names themselves.
 #[derive(Debug)]
 pub(super) struct Names {
     places: Vec<u64>,
     count: usize,
+    /// The names themselves, from the first hash on that was there twice: many names may be there twice.
+    exact: Option<HashSet<Vec<u8>>>,
     /// Secret, so that nobody can make an image whose names all meet.
     seeds: [u64; 2],
 }
@@ -56,6 +60,7 @@ impl Names {
         Self {
             places: vec![0; 64],
             count: 0,
+            exact: None,
             seeds: [random.hash_one(1), random.hash_one(2) | 1],
         }
     }
@@ -63,6 +68,7 @@ impl Names {
     /// Forgets all names, and makes room for about as many as `blocks` bytes of entries hold.
     pub(super) fn start(&mut self, bytes: usize) {
         self.count = 0;
+        self.exact = None;
         // A place for every 32 bytes of entries; if names are that short and every block full, the table grows.
         let want = (bytes / 32).next_power_of_two().max(64);
         if want > self.places.len() || want < self.places.len() / 16 {
@@ -93,6 +99,26 @@ impl Names {
         Look {
             hash: fold(hash, second ^ first) | 1,
             sound: !bad,
+        }
+    }
+
+    /// Whether names are compared, and no longer hashes.
+    #[inline]
+    pub(super) fn is_exact(&self) -> bool {
+        self.exact.is_some()
+    }
+
+    /// From now on names are compared: `before` are those of the directory so far.
+    pub(super) fn compare_names(&mut self, before: HashSet<Vec<u8>>) {
+        self.exact = Some(before);
+    }
+
+    /// Enters a name whose hash may have been there before; false if the name was.
+    pub(super) fn is_new_name(&mut self, name: &[u8]) -> bool {
+        match &mut self.exact {
+            Some(exact) if exact.contains(name) => false,
+            Some(exact) => exact.insert(name.to_vec()),
+            None => true,
         }
     }
 

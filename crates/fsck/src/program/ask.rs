@@ -1,6 +1,8 @@
 //! Questions on the terminal.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ext2dax_fsck::Finding;
 
@@ -14,9 +16,18 @@ pub(super) fn possible() -> bool {
 pub(super) struct Questions {
     all: bool,
     ended: bool,
+    /// Tells the signals that nothing is in work.
+    asking: Arc<AtomicBool>,
 }
 
 impl Questions {
+    pub(super) fn new(asking: Arc<AtomicBool>) -> Self {
+        Self {
+            asking,
+            ..Self::default()
+        }
+    }
+
     /// Asks about one finding: y, n, or a for this and all that follow. The end of input is a no to everything.
     pub(super) fn ask(&mut self, finding: &Finding) -> bool {
         if self.all {
@@ -28,7 +39,10 @@ impl Questions {
             let _ = write!(out, "  {} (y, n, a for all)? ", finding.action());
             let _ = out.flush();
             let mut line = String::new();
-            if io::stdin().lock().read_line(&mut line).unwrap_or(0) == 0 {
+            self.asking.store(true, Ordering::Relaxed);
+            let read = io::stdin().lock().read_line(&mut line).unwrap_or(0);
+            self.asking.store(false, Ordering::Relaxed);
+            if read == 0 {
                 self.ended = true;
                 break;
             }

@@ -33,6 +33,20 @@ pub(crate) struct Options {
     pub(crate) progress: Option<i32>,
     pub(crate) json: bool,
     pub(crate) threads: Option<usize>,
+    pub(crate) optimize: bool,
+    pub(crate) undo: Option<PathBuf>,
+    pub(crate) extended: Extended,
+    /// Options that ask for nothing, or for what holds anyway; named with -v.
+    pub(crate) moot: Vec<String>,
+}
+
+/// Keys of -E that are done.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Extended {
+    pub(crate) journal_only: bool,
+    pub(crate) fragcheck: bool,
+    pub(crate) fixes_only: bool,
+    pub(crate) discard: bool,
 }
 
 /// Why there is nothing to check.
@@ -84,10 +98,13 @@ struct Args {
     /// Progress lines to a file descriptor; 0 draws a bar
     #[arg(short = 'C', value_name = "FD", allow_hyphen_values = true)]
     progress: Option<i32>,
-    /// Rebuild directories
-    #[arg(short = 'D', hide = true)]
+    /// Rebuild directories: names in order, freed room given back, an index where it belongs
+    #[arg(short = 'D')]
     optimize: bool,
-    /// Extended options: offset=BYTES
+    /// Save every block in FILE before it is changed: e2undo(8) takes the repair back
+    #[arg(short = 'z', value_name = "FILE")]
+    undo: Option<PathBuf>,
+    /// Extended options: offset=BYTES, fragcheck, discard, nodiscard, journal_only, fixes_only
     #[arg(short = 'E', value_name = "KEY=VALUE,...")]
     extended: Vec<String>,
     /// One JSON object a line
@@ -114,8 +131,6 @@ struct Args {
     keep: bool,
     #[arg(short = 'j', hide = true)]
     journal: Option<OsString>,
-    #[arg(short = 'z', hide = true)]
-    undo: Option<OsString>,
     #[arg(short = 'l', hide = true)]
     add_bad: Option<OsString>,
     #[arg(short = 'L', hide = true)]
@@ -167,17 +182,37 @@ pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> Result<Options, Sto
     if let Some(text) = &args.offset {
         offset = parse_bytes(text)?;
     }
+    let mut moot = Vec::new();
+    for (given, option) in [(args.interactive, "-r"), (args.flush, "-F")] {
+        if given {
+            moot.push(option.to_owned());
+        }
+    }
+    let mut extended = Extended::default();
     for key in args.extended.iter().flat_map(|list| list.split(',')) {
         match key.split_once('=') {
             Some(("offset", text)) => offset = parse_bytes(text)?,
-            _ => extended(key)?,
+            _ => extended.take(key, &mut moot)?,
         }
+    }
+    if extended.fixes_only && args.optimize {
+        return Err(Stop::Usage(
+            "-E fixes_only, -D: one forbids what the other asks for".to_owned(),
+        ));
+    }
+    if extended.discard && mode == Mode::No {
+        return Err(Stop::Usage(
+            "-n, -E discard: a look changes nothing, so it discards nothing".to_owned(),
+        ));
     }
     Ok(Options {
         image,
         offset,
         mode,
-        force: args.force || args.superblock.is_some(),
+        force: args.force
+            || args.superblock.is_some()
+            || args.optimize
+            || extended.asks_for_check(),
         force_open: args.force_open,
         verbose: args.verbose,
         times: args.times,
@@ -186,6 +221,10 @@ pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> Result<Options, Sto
         progress: args.progress,
         json: args.json,
         threads: args.threads.map(|n| n.clamp(1, 64)),
+        optimize: args.optimize,
+        undo: args.undo,
+        extended,
+        moot,
     })
 }
 
@@ -196,8 +235,14 @@ fn refuse(args: &Args) -> Result<(), Stop> {
             "-c, -k: a search for bad blocks is the work of badblocks(8)",
         ),
         (args.journal.is_some(), "-j: ext2 has no journal"),
-        (args.optimize, "-D: rebuilding directories is not there yet"),
-        (args.undo.is_some(), "-z: undo files are not there yet"),
+        (
+            args.no && args.optimize,
+            "-n, -D: a look changes nothing, so it rebuilds nothing",
+        ),
+        (
+            args.no && args.undo.is_some(),
+            "-n, -z: a look changes nothing, so there is nothing to undo",
+        ),
         (
             args.add_bad.is_some() || args.set_bad.is_some(),
             "-l, -L: lists of bad blocks are not there yet",
@@ -209,27 +254,37 @@ fn refuse(args: &Args) -> Result<(), Stop> {
     }
 }
 
-/// Keys of -E other than offset: some hold anyway, the others are refused by name.
-fn extended(key: &str) -> Result<(), Stop> {
-    let name = key.split('=').next().unwrap_or(key);
-    let moot = [
-        "nodiscard",
-        "readahead_kb",
-        "no_optimize_extents",
-        "fixes_only",
-        "inode_count_fullmap",
-        "no_inode_count_fullmap",
-    ];
-    if moot.contains(&name) || key == "ea_ver=2" {
-        return Ok(());
+impl Extended {
+    /// Whether a file system that is marked clean has to be looked at all the same.
+    fn asks_for_check(self) -> bool {
+        self.fragcheck || self.discard
     }
-    Err(Stop::Usage(match name {
-        "bmap2extent" | "unshare_blocks" | "check_encoding" | "ea_ver" => {
-            format!("-E {key}: not for ext2")
+
+    /// Takes a key of -E other than offset: some are done, some hold anyway, the others are refused by name.
+    fn take(&mut self, key: &str, moot: &mut Vec<String>) -> Result<(), Stop> {
+        let name = key.split('=').next().unwrap_or(key);
+        match name {
+            "journal_only" if key == name => self.journal_only = true,
+            "fragcheck" if key == name => self.fragcheck = true,
+            "fixes_only" if key == name => self.fixes_only = true,
+            "discard" if key == name => self.discard = true,
+            "nodiscard" if key == name => self.discard = false,
+            "readahead_kb"
+            | "no_optimize_extents"
+            | "inode_count_fullmap"
+            | "no_inode_count_fullmap" => moot.push(format!("-E {name}")),
+            "ea_ver" if key == "ea_ver=2" => moot.push(format!("-E {key}")),
+            "bmap2extent" | "unshare_blocks" | "check_encoding" | "ea_ver" => {
+                return Err(Stop::Usage(format!("-E {key}: not for ext2")));
+            }
+            _ => {
+                return Err(Stop::Usage(format!(
+                    "-E {key}: unknown key (known: offset, fragcheck, discard, nodiscard, journal_only, fixes_only)"
+                )));
+            }
         }
-        "discard" | "journal_only" | "fragcheck" => format!("-E {name}: not there yet"),
-        _ => format!("-E {key}: unknown key (known: offset)"),
-    }))
+        Ok(())
+    }
 }
 
 /// `IMAGE?offset=BYTES`, the spelling of e2fsprogs.

@@ -5,17 +5,50 @@ use std::io::{self, IsTerminal as _, Write};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 
 use ext2dax_format::RawSuperblock;
-use ext2dax_fsck::{Counts, Finding, Pass, Progress, Report, Severity};
+use ext2dax_fsck::{Counts, Finding, Fragmented, Pass, Progress, Report, Severity};
 use ext2dax_pmem::{Off, Pmem};
 
 use super::options::Options;
+use super::signals::Signals;
 
 /// Prints a line to standard output; a reader that went away is no error of the check.
 pub(super) fn say(options: &Options, line: &str) {
     if !options.json {
         let _ = writeln!(io::stdout(), "{line}");
+    }
+}
+
+/// Says on standard error what has gone wrong.
+pub(super) fn complain(image: &Path, line: &str) {
+    let _ = writeln!(io::stderr(), "fsck.ext2dax: {}: {line}", image.display());
+}
+
+/// What became of -D.
+pub(super) fn print_rebuilt(options: &Options, rebuilt: u64, no_room: u64) {
+    let name = options.image.display();
+    say(options, &format!("{name}: {rebuilt} directories rebuilt"));
+    if no_room != 0 {
+        let line = format!("{no_room} directories not rebuilt: there is no room to work in");
+        complain(&options.image, &line);
+    }
+}
+
+/// Files in more than one piece: number, pieces, blocks.
+pub(super) fn print_fragments(options: &Options, fragments: &[Fragmented]) {
+    for file in fragments {
+        let Fragmented {
+            ino,
+            blocks,
+            pieces,
+            ..
+        } = file;
+        say(
+            options,
+            &format!("inode {ino}: {pieces} pieces, {blocks} blocks"),
+        );
     }
 }
 
@@ -174,7 +207,7 @@ fn write_counts(out: &mut impl Write, counts: &Counts) -> io::Result<()> {
 }
 
 /// Where the check is: a bar on the terminal for 0, lines `PASS CURRENT MAXIMUM NAME` for any other descriptor.
-pub(super) fn progress(fd: i32, image: &Path) -> Progress {
+pub(super) fn progress(fd: i32, image: &Path, signals: &Signals) -> Progress {
     if fd == 0 {
         return bar();
     }
@@ -186,7 +219,13 @@ pub(super) fn progress(fd: i32, image: &Path) -> Progress {
         return Progress::default();
     };
     let file = Mutex::new(file);
+    // With a minus the lines wait for SIGUSR1.
+    let wanted = signals.progress.clone();
+    wanted.store(fd > 0, Ordering::Relaxed);
     Progress::new(move |pass, done, all| {
+        if !wanted.load(Ordering::Relaxed) {
+            return;
+        }
         let mut line = format!("{pass} {done} {all} ").into_bytes();
         line.extend_from_slice(&name);
         line.push(b'\n');

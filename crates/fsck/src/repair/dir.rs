@@ -1,6 +1,6 @@
 //! Repairs inside directories.
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 
 use super::space::Space;
 use crate::Checked;
@@ -277,7 +277,7 @@ fn add_sectors(image: &Image, layout: &Layout, inode: u64) {
 }
 
 /// All names of a directory, those of empty entries with inode 0.
-fn names(image: &Image, checked: &Checked, ino: u32) -> Vec<(Vec<u8>, u32)> {
+pub(super) fn names(image: &Image, checked: &Checked, ino: u32) -> Vec<(Vec<u8>, u32)> {
     let mut names = Vec::new();
     let mut bytes = vec![0; checked.volume.layout.block_size as usize];
     dirs::for_each_block_of(image, &checked.volume, &checked.census, ino, |place| {
@@ -300,56 +300,88 @@ pub(super) fn find(image: &Image, checked: &Checked, dir: u32, name: &[u8]) -> O
         .map(|(_, ino)| ino)
 }
 
-/// How often an entry has been met whose name leads to the same inode from the same directory before.
-pub(super) type Repeated = HashMap<(u32, u32, Vec<u8>), u32>;
+/// The names of the directory in work, so that many repairs in one directory read it once.
+#[derive(Debug, Default)]
+pub(super) struct Renames {
+    dir: u32,
+    /// Which inodes each name leads to.
+    names: HashMap<Vec<u8>, Vec<u32>>,
+    /// How often an entry has been met whose name leads to the same inode as one before.
+    repeated: HashMap<(u32, Vec<u8>), u32>,
+}
 
-/// Gives an entry with a name that cannot be, or is there twice, another name of the same length. A second entry that
-/// leads to the same inode under the same name goes: nothing is lost with it.
-pub(super) fn rename_entry(
-    image: &Image,
-    checked: &Checked,
-    repeated: &mut Repeated,
-    finding: &Finding,
-    offset: u32,
-) -> bool {
-    let at = checked.volume.layout.at(finding.block) + u64::from(offset);
-    let names = names(image, checked, finding.parent);
-    let copies = names
-        .iter()
-        .filter(|(name, ino)| *name == finding.name && *ino == finding.ino)
-        .count();
-    // Of three entries under one name e2fsck clears the second and renames the third; so do we.
-    let key = (finding.parent, finding.ino, finding.name.clone());
-    let times = repeated.entry(key).or_insert(0);
-    *times += 1;
-    if copies > 1 && *times % 2 == 1 {
-        image.patch(Patch::word(at, 0));
-        return true;
+impl Renames {
+    fn enter(&mut self, image: &Image, checked: &Checked, dir: u32) {
+        if self.dir == dir {
+            return;
+        }
+        *self = Self {
+            dir,
+            ..Self::default()
+        };
+        for (name, ino) in names(image, checked, dir) {
+            if ino != 0 {
+                self.names.entry(name).or_default().push(ino);
+            }
+        }
     }
-    let taken: HashSet<Vec<u8>> = names
-        .into_iter()
-        .filter(|(_, ino)| *ino != 0)
-        .map(|(name, _)| name)
-        .collect();
-    let clean: Vec<u8> = finding
-        .name
-        .iter()
-        .map(|&b| if matches!(b, b'/' | 0) { b'.' } else { b })
-        .collect();
-    let dots = clean == b"." || clean == b"..";
-    let Some(name) = unique(clean, &taken, dots) else {
-        image.patch(Patch::word(at, 0));
-        return true;
-    };
-    for (i, &byte) in (0_u64..).zip(&name) {
-        image.patch(Patch::byte(at + 8 + i, byte));
+
+    fn forget(&mut self, name: &[u8], ino: u32) {
+        if let Some(inodes) = self.names.get_mut(name) {
+            if let Some(at) = inodes.iter().position(|&other| other == ino) {
+                inodes.swap_remove(at);
+            }
+            if inodes.is_empty() {
+                self.names.remove(name);
+            }
+        }
     }
-    true
+
+    /// Gives an entry with a name that cannot be, or is there twice, another name of the same length. A second entry that
+    /// leads to the same inode under the same name goes: nothing is lost with it.
+    pub(super) fn rename(
+        &mut self,
+        image: &Image,
+        checked: &Checked,
+        finding: &Finding,
+        offset: u32,
+    ) -> bool {
+        self.enter(image, checked, finding.parent);
+        let at = checked.volume.layout.at(finding.block) + u64::from(offset);
+        let copies = self.names.get(&finding.name).map_or(0, |inodes| {
+            inodes.iter().filter(|&&ino| ino == finding.ino).count()
+        });
+        // Of three entries under one name e2fsck clears the second and renames the third; so do we.
+        let key = (finding.ino, finding.name.clone());
+        let times = self.repeated.entry(key).or_insert(0);
+        *times += 1;
+        let odd = *times % 2 == 1;
+        self.forget(&finding.name, finding.ino);
+        if copies > 1 && odd {
+            image.patch(Patch::word(at, 0));
+            return true;
+        }
+        let clean: Vec<u8> = finding
+            .name
+            .iter()
+            .map(|&b| if matches!(b, b'/' | 0) { b'.' } else { b })
+            .collect();
+        let dots = clean == b"." || clean == b"..";
+        let Some(name) = unique(clean, &self.names, dots) else {
+            image.patch(Patch::word(at, 0));
+            return true;
+        };
+        for (i, &byte) in (0_u64..).zip(&name) {
+            image.patch(Patch::byte(at + 8 + i, byte));
+        }
+        self.names.entry(name).or_default().push(finding.ino);
+        true
+    }
 }
 
 /// `name`, or the first of the same length with `~0`, `~1` ... at its end that is not taken.
-fn unique(name: Vec<u8>, taken: &HashSet<Vec<u8>>, must_change: bool) -> Option<Vec<u8>> {
-    if !must_change && !taken.contains(&name) {
+fn unique(name: Vec<u8>, taken: &HashMap<Vec<u8>, Vec<u32>>, must_change: bool) -> Option<Vec<u8>> {
+    if !must_change && !taken.contains_key(&name) {
         return Some(name);
     }
     for nr in 0..100_000_u32 {
@@ -360,29 +392,29 @@ fn unique(name: Vec<u8>, taken: &HashSet<Vec<u8>>, must_change: bool) -> Option<
             None => {
                 let byte = u8::try_from(nr).ok()?;
                 let other = vec![b'a'.wrapping_add(byte); name.len()];
-                if matches!(other.first(), Some(b'/' | 0 | b'.')) || taken.contains(&other) {
+                if matches!(other.first(), Some(b'/' | 0 | b'.')) || taken.contains_key(&other) {
                     continue;
                 }
                 return Some(other);
             }
         };
         let other = [keep, suffix.as_bytes()].concat();
-        if !taken.contains(&other) {
+        if !taken.contains_key(&other) {
             return Some(other);
         }
     }
     None
 }
 
-/// Enters a name into a directory: into an empty entry, behind a short one, or into a new block.
+/// Enters a name into a directory: into an empty entry, behind a short one, or into a new block. Blocks before `first` are
+/// known to be full; it moves on to the block that is used.
 pub(super) fn insert(
     image: &Image,
     checked: &Checked,
     space: &mut Space<'_>,
     dir: u32,
-    name: &[u8],
-    ino: u32,
-    file_type: u8,
+    (name, ino, file_type): (&[u8], u32, u8),
+    first: &mut u32,
 ) -> bool {
     let layout = &checked.volume.layout;
     let Some(inode) = checked.volume.inode_at(dir) else {
@@ -400,6 +432,10 @@ pub(super) fn insert(
     let mut blocks = 0;
     dirs::for_each_block_of(image, &checked.volume, &checked.census, dir, |place| {
         blocks = place.lblk + 1;
+        if place.lblk < *first {
+            return true;
+        }
+        *first = place.lblk;
         image.read(layout.at(place.block), &mut bytes);
         let mut offset = 0;
         while let Some(entry) = Entry::parse(&bytes, offset) {

@@ -33,6 +33,28 @@ pub(super) fn restore_backup(image: &Image, volume: &Volume) -> bool {
     true
 }
 
+/// Writes superblock and descriptors over every backup, so that the next who needs one finds the state of today.
+pub(super) fn write_backups(image: &Image, volume: &Volume) {
+    let layout = &volume.layout;
+    let primary: ext2dax_format::RawSuperblock = image.value(SUPER_AT);
+    for backup in (1..layout.groups).filter(|&group| layout.has_super(group)) {
+        for group in 0..layout.groups {
+            let (from, to) = (layout.desc_at(group, 0), layout.desc_at(group, backup));
+            if from != to {
+                let mut desc = [0_u8; 32];
+                image.read(from, &mut desc);
+                image.write(to, &desc);
+            }
+        }
+        let mut sb = primary;
+        sb.s_block_group_nr = u16::try_from(backup).unwrap_or(u16::MAX).into();
+        image.write(
+            layout.at(layout.group_first(backup)),
+            zerocopy::IntoBytes::as_bytes(&sb),
+        );
+    }
+}
+
 /// Finds a place for a bitmap or an inode table that has none.
 pub(super) fn place(image: &Image, checked: &Checked, finding: &Finding) -> bool {
     let Some(group) = finding.group else {

@@ -1,5 +1,7 @@
 //! A root for a file system without one, and a place for what has no name.
 
+use hashbrown::HashSet;
+
 use super::dir;
 use super::space::Space;
 use crate::Checked;
@@ -57,26 +59,56 @@ fn make_directory(
     true
 }
 
-/// Enters an inode without a name, or an unconnected directory, into lost+found as `#INO`.
-pub(super) fn reconnect(image: &Image, checked: &Checked, space: &mut Space<'_>, ino: u32) -> bool {
-    let Some(home) = lost_found(image, checked, space) else {
-        return false;
-    };
-    let kind = checked.census.kind(ino);
-    let mut name = format!("#{ino}").into_bytes();
-    for nr in 0_u32.. {
-        if dir::find(image, checked, home, &name).is_none() {
-            break;
+/// The lost+found directory while many inodes move in: its names are read once, and full blocks are not looked at again.
+#[derive(Debug, Default)]
+pub(super) struct Home {
+    ino: Option<u32>,
+    taken: HashSet<Vec<u8>>,
+    first: u32,
+}
+
+impl Home {
+    /// Enters an inode without a name, or an unconnected directory, into lost+found as `#INO`.
+    pub(super) fn reconnect(
+        &mut self,
+        image: &Image,
+        checked: &Checked,
+        space: &mut Space<'_>,
+        ino: u32,
+    ) -> bool {
+        let home = match self.ino {
+            Some(home) => home,
+            None => {
+                let Some(home) = lost_found(image, checked, space) else {
+                    return false;
+                };
+                let names = dir::names(image, checked, home).into_iter();
+                self.taken = names
+                    .filter(|(_, ino)| *ino != 0)
+                    .map(|(name, _)| name)
+                    .collect();
+                self.ino = Some(home);
+                home
+            }
+        };
+        let kind = checked.census.kind(ino);
+        let mut name = format!("#{ino}").into_bytes();
+        for nr in 0_u32.. {
+            if !self.taken.contains(&name) {
+                break;
+            }
+            name = format!("#{ino}~{nr}").into_bytes();
         }
-        name = format!("#{ino}~{nr}").into_bytes();
+        let entry = (name.as_slice(), ino, kind.entry_type());
+        if !dir::insert(image, checked, space, home, entry, &mut self.first) {
+            return false;
+        }
+        self.taken.insert(name);
+        if kind == Kind::DIRECTORY {
+            dir::set_dotdot(image, checked, ino, home);
+        }
+        true
     }
-    if !dir::insert(image, checked, space, home, &name, ino, kind.entry_type()) {
-        return false;
-    }
-    if kind == Kind::DIRECTORY {
-        dir::set_dotdot(image, checked, ino, home);
-    }
-    true
 }
 
 /// The lost+found directory; made if it is not there.
@@ -96,9 +128,8 @@ fn lost_found(image: &Image, checked: &Checked, space: &mut Space<'_>) -> Option
         checked,
         space,
         ROOT_INO,
-        NAME,
-        ino,
-        Kind::DIRECTORY.0,
+        (NAME, ino, Kind::DIRECTORY.0),
+        &mut 0,
     )
     .then_some(ino)
 }

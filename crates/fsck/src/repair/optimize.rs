@@ -47,8 +47,14 @@ pub struct Optimized {
 /// # Errors
 /// As [`crate::repair()`]. If something is found, nothing is changed and the report says what.
 pub fn optimize(pmem: &ext2dax_pmem::Pmem, options: &CheckOptions) -> Result<Optimized, Error> {
-    let image = Image::new(pmem.clone());
-    let mut checked = check_image(&image, options)?;
+    let image = Image::new(pmem.clone()).saved_to(options.undo.clone());
+    let done = optimize_image(&image, options);
+    image.finish_undo()?;
+    done
+}
+
+fn optimize_image(image: &Image, options: &CheckOptions) -> Result<Optimized, Error> {
+    let mut checked = check_image(image, options)?;
     if !image.writable() {
         return Err(Error::ReadOnly);
     }
@@ -65,7 +71,7 @@ pub fn optimize(pmem: &ext2dax_pmem::Pmem, options: &CheckOptions) -> Result<Opt
     let mut touched = false;
     while !todo.is_empty() {
         let before = done.rebuilt;
-        todo = rebuild_some(&image, &checked, todo, &mut done, &mut touched);
+        todo = rebuild_some(image, &checked, todo, &mut done, &mut touched);
         if options.cancel.is_set() {
             break;
         }
@@ -75,12 +81,12 @@ pub fn optimize(pmem: &ext2dax_pmem::Pmem, options: &CheckOptions) -> Result<Opt
                 done.no_room += 1;
                 todo = rest;
             }
-            clean_up(&image, options)?;
-            checked = check_image(&image, options)?;
+            clean_up(image, options)?;
+            checked = check_image(image, options)?;
         }
     }
     if touched {
-        done.report = clean_up(&image, options)?;
+        done.report = clean_up(image, options)?;
     }
     Ok(done)
 }

@@ -69,6 +69,25 @@ fn exit_status_is_that_of_e2fsck_and_usage_is_always_16() {
         (vec!["-fn", "-c", &good], 16),
         (vec!["-fn", "-D", &good], 16),
         (vec!["-fn", "--offset=12q", &good], 16),
+        (vec!["-fn", "-z", "/dev/null", &good], 16),
+        (vec!["-fn", "-E", "discard", &good], 16),
+        (vec!["-fy", "-D", "-E", "fixes_only", &good], 16),
+        (vec!["-fn", "-E", "bmap2extent", &good], 16),
+        (vec!["-fn", "-k", &good], 16),
+        (vec!["-fn", "-j", "journal", &good], 16),
+        (vec!["-y", "-D", &good], 0),
+        (vec!["-fy", "-E", "journal_only", &good], 0),
+        (
+            vec![
+                "-fn",
+                "-E",
+                "fragcheck,readahead_kb=10,nodiscard,ea_ver=2",
+                &good,
+            ],
+            0,
+        ),
+        (vec!["-fy", "-E", "discard", &good], 0),
+        (vec!["-fy", "-z", "/no/such/dir/undo", &good], 8),
     ] {
         let output = fsck(&args);
         assert_eq!(
@@ -204,4 +223,188 @@ fn findings_come_as_one_object_a_line() {
     assert_eq!(lines[0]["code"], "p5.count.free-blocks");
     assert_eq!(lines[0]["severity"], "residue");
     assert_eq!(lines[1]["clean"], false);
+}
+
+/// A repair and a rebuilding of directories, taken back by e2undo to the last byte; and one that was killed in between.
+#[test]
+fn e2undo_takes_a_repair_back() {
+    if !have("e2undo") || !have("e2fsck") {
+        return;
+    }
+    let dir = scratch();
+    let undo = dir.path().join("undo");
+    let undo = undo.to_str().unwrap();
+    let mut count = 0;
+    crate::shared_images::for_each(|name, image| {
+        let before = fs::read(&image).unwrap();
+        let path = image.to_str().unwrap();
+        for args in [&["-fy"][..], &["-fy", "-D"]] {
+            fs::write(&image, &before).unwrap();
+            let _ = fs::remove_file(undo);
+            let output = fsck(&[args, &["-z", undo, path]].concat());
+            assert!(
+                output.status.code().unwrap() <= 1,
+                "{name}: {}",
+                text(&output)
+            );
+            let undone = run("e2undo", &[undo, path]);
+            assert!(undone.status.success(), "{name}: {undone:?}");
+            assert!(
+                fs::read(&image).unwrap() == before,
+                "{name} {args:?}: not as before"
+            );
+            count += 1;
+        }
+    });
+    println!("{count} repairs taken back");
+}
+
+#[test]
+fn an_undo_file_serves_images_inside_disks_and_is_never_overwritten() {
+    if !have("e2undo") || !have("mke2fs") {
+        return;
+    }
+    let dir = scratch();
+    for block in ["1024", "4096", "65536"] {
+        let good = image(&dir.path().join("good"), &["-t", "ext2", "-b", block]);
+        let mut disk = vec![0xEE; 1 << 20];
+        disk.extend(fs::read(&good).unwrap());
+        disk[(1 << 20) + 1024 + 12] = 9;
+        let path = dir.path().join("disk");
+        fs::write(&path, &disk).unwrap();
+        let (name, undo) = (path.to_str().unwrap(), dir.path().join("undo"));
+        let undo = undo.to_str().unwrap();
+        let _ = fs::remove_file(undo);
+        assert_eq!(
+            status(&["-fy", "-E", "offset=1048576", "-z", undo, name]),
+            1
+        );
+        assert_eq!(
+            status(&["-fy", "-E", "offset=1048576", "-z", undo, name]),
+            8,
+            "there already"
+        );
+        let undone = run("e2undo", &["-o", "1048576", undo, name]);
+        assert!(undone.status.success(), "{undone:?}");
+        assert!(fs::read(&path).unwrap() == disk, "not as before");
+    }
+}
+
+/// The primary is restored from the backup that was named, and every other backup with it.
+#[test]
+fn a_backup_that_was_asked_for_becomes_the_superblock_of_all_groups() {
+    if !have("mke2fs") || !have("e2fsck") {
+        return;
+    }
+    let dir = scratch();
+    let good = image(
+        &dir.path().join("good"),
+        &["-t", "ext2", "-b", "1024", "-g", "512"],
+    );
+    let mut bytes = fs::read(&good).unwrap();
+    bytes[1024..2048].fill(0);
+    // The backup of group 3 is spoilt as well.
+    let third = (1 + 3 * 512) * 1024;
+    bytes[third..third + 1024].fill(0xAA);
+    fs::write(&good, &bytes).unwrap();
+    assert_eq!(status(&["-fy", "-b", "513", "-B", "1024", &good]), 1);
+    let after = fs::read(&good).unwrap();
+    for group in [0, 1, 3, 5, 7] {
+        let at = if group == 0 {
+            1024
+        } else {
+            (1 + group * 512) * 1024
+        };
+        assert_eq!(after[at + 56..at + 58], [0x53, 0xEF], "group {group}");
+        assert_eq!(usize::from(after[at + 90]), group, "s_block_group_nr");
+    }
+    for args in [&["-fn"][..], &["-fn", "-b", "1537", "-B", "1024"]] {
+        let judged = run("e2fsck", &[args, &[&good]].concat());
+        assert_eq!(judged.status.code(), Some(0), "{judged:?}");
+    }
+}
+
+/// Signals: stopped between two repairs the image is as good as it was, and the exit status says so.
+#[test]
+fn an_interrupt_stops_between_two_repairs() {
+    if !have("mke2fs") || !have("e2fsck") || !have("debugfs") {
+        return;
+    }
+    let dir = scratch();
+    let path = dir.path().join("many");
+    fs::File::create(&path).unwrap().set_len(64 << 20).unwrap();
+    let name = path.to_str().unwrap();
+    run(
+        "mke2fs",
+        &["-q", "-F", "-t", "ext2", "-b", "1024", "-N", "60000", name],
+    );
+    let mut bytes = fs::read(&path).unwrap();
+    // Nearly every inode: a live empty file without a name, to be connected to lost+found one after the other.
+    let le32 = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+    let (per_group, groups) = (le32(1024 + 40), 8);
+    let tables: Vec<usize> = (0..groups)
+        .map(|group| le32(2048 + group * 32 + 8) * 1024)
+        .collect();
+    for (group, table) in tables.iter().enumerate() {
+        for index in 0..per_group {
+            if group * per_group + index < 20 {
+                continue;
+            }
+            let at = table + index * 256;
+            bytes[at..at + 2].copy_from_slice(&0o010_600_u16.to_le_bytes());
+            bytes[at + 26] = 1;
+        }
+    }
+    fs::write(&path, &bytes).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_fsck-ext2dax"))
+        .args(["-fy", name])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // As soon as it stores something it is at work.
+    let started = std::time::Instant::now();
+    while fs::read(&path).unwrap()[1024 + 58] & 1 == 1 && started.elapsed().as_secs() < 20 {
+        std::thread::yield_now();
+    }
+    let killed = run("kill", &["-INT", &child.id().to_string()]);
+    assert!(killed.status.success());
+    let status = child.wait().unwrap().code().unwrap();
+    assert_eq!(status & 32, 32, "{status}");
+    let finished = fsck(&["-fy", name]);
+    assert!(finished.status.code().unwrap() <= 1, "{finished:?}");
+    let judged = run("e2fsck", &["-fn", name]);
+    assert_eq!(judged.status.code(), Some(0));
+}
+
+/// Progress lines for programs: of every pass, in e2fsck's form, and only after SIGUSR1 where there is a minus.
+#[test]
+fn progress_lines_name_pass_share_and_image() {
+    if !have("mke2fs") {
+        return;
+    }
+    let dir = scratch();
+    let good = image(
+        &dir.path().join("good"),
+        &["-t", "ext2", "-b", "1024", "-g", "512"],
+    );
+    let output = fsck(&["-fn", "-C", "1", &good]);
+    let lines: Vec<String> = text(&output)
+        .lines()
+        .filter(|line| line.ends_with(&good) && line.split(' ').count() == 4)
+        .map(str::to_owned)
+        .collect();
+    for pass in ["1 ", "2 ", "5 "] {
+        assert!(
+            lines.iter().any(|line| line.starts_with(pass)),
+            "{pass}: {lines:?}"
+        );
+    }
+    let quiet = fsck(&["-fn", "-C", "-1", &good]);
+    assert!(
+        !text(&quiet).contains(&format!(" {good}\n")),
+        "{}",
+        text(&quiet)
+    );
 }
