@@ -1,5 +1,6 @@
 //! Operations, their random supply, and the systems that carry them out.
 
+mod acl;
 mod expected;
 mod kernel;
 mod ours;
@@ -7,7 +8,7 @@ mod supply;
 
 use std::ops::Range;
 
-use ext2dax::{Fallocate, FileType, RenameFlags, Timestamp};
+use ext2dax::{Fallocate, FileType, RenameFlags, SetXattr, Timestamp};
 
 use crate::model::{Outcome, Path};
 
@@ -52,6 +53,10 @@ pub enum Op {
     Chown(Path, u32, u32),
     SetTimes(Path, Timestamp, Timestamp),
     List(Path),
+    SetXattr(Path, Vec<u8>, Vec<u8>, SetXattr),
+    GetXattr(Path, Vec<u8>),
+    RemoveXattr(Path, Vec<u8>),
+    ListXattrs(Path),
     Open(usize, Path),
     WriteOpen(usize, u64, Bytes),
     ReadOpen(usize, u64, usize),
@@ -184,6 +189,12 @@ fn seen_names(mut names: Vec<(Vec<u8>, FileType)>) -> u64 {
         .into_iter()
         .map(|(name, file_type)| [&name[..], &[b'/', file_type.dirent()]].concat());
     seen(&listed.collect::<Vec<_>>().concat())
+}
+
+/// A digest of the names of attributes, in no order.
+fn seen_set(mut names: Vec<Vec<u8>>) -> u64 {
+    names.sort();
+    seen(&names.join(&0))
 }
 
 /// What stat shows of a file besides times and its place.

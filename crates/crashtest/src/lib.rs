@@ -11,6 +11,7 @@
 //! | [`served`] | an image mounted by ours through FUSE |
 //! | [`tree`] | a whole file system in memory, read through any of the three, and the differences of two |
 //! | [`model`] | a file system in memory that says what each operation must do |
+//! | [`differential`] | the same operations on several systems at once, and where they may differ |
 //! | [`drive`] | the same operations on ours, on the kernel's, and their random supply |
 
 #![expect(
@@ -20,6 +21,7 @@
 )]
 
 pub mod crash;
+pub mod differential;
 pub mod drive;
 pub mod exerciser;
 pub mod hostile;

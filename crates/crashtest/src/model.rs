@@ -179,6 +179,8 @@ pub struct File {
     pub accessed: Option<Timestamp>,
     links: u64,
     handles: u32,
+    /// What the list that a directory hands down says for owner, group and others.
+    default_acl: Option<[u16; 3]>,
 }
 
 impl File {
@@ -222,6 +224,7 @@ impl Model {
             accessed: None,
             links: 2,
             handles: 0,
+            default_acl: None,
         };
         Self {
             files: HashMap::from([(ROOT, root)]),
@@ -274,6 +277,12 @@ impl Model {
     /// As `lstat`.
     pub fn file_or_err(&self, path: &[Vec<u8>]) -> Result<&File, i32> {
         self.resolve(path).map(|id| &self.files[&id])
+    }
+
+    /// What names the file at `path` for ever.
+    #[must_use]
+    pub fn id(&self, path: &[Vec<u8>]) -> Option<FileId> {
+        self.resolve(path).ok()
     }
 
     /// How many files there are, those without a name included.
@@ -376,6 +385,14 @@ impl Model {
         };
         let owner = (owner.0, group);
         let mode = if is_dir { mode | handed_down } else { mode };
+        // A list that is handed down takes from the mode what it does not grant.
+        let default_acl = parent.default_acl;
+        let mode = match default_acl {
+            Some([user, group, others]) if !matches!(kind, Kind::Symlink(_)) => {
+                mode & (0o7000 | user << 6 | group << 3 | others)
+            }
+            _ => mode,
+        };
         self.files.insert(
             id,
             File {
@@ -386,6 +403,7 @@ impl Model {
                 accessed: None,
                 links,
                 handles: 0,
+                default_acl: if is_dir { default_acl } else { None },
             },
         );
         self.names_mut(dir).insert(name.clone(), id);
@@ -640,6 +658,17 @@ impl Model {
         }
     }
 
+    /// A file has got a list, which says `bits` for owner, group and others, or a directory one to hand down.
+    pub fn set_acl(&mut self, path: &[Vec<u8>], default: bool, bits: Option<[u16; 3]>) {
+        let Ok(id) = self.resolve(path) else { return };
+        let file = self.file_mut(id);
+        if default {
+            file.default_acl = bits;
+        } else if let Some([user, group, others]) = bits {
+            file.mode = file.mode & 0o7000 | user << 6 | group << 3 | others;
+        }
+    }
+
     /// Sets mode, owner or times.
     ///
     /// # Errors
@@ -698,6 +727,7 @@ impl Model {
             modified: file.modified,
             accessed: file.accessed,
             changed: None,
+            attributes: None,
             identity: id,
         }
     }

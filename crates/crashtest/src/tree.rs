@@ -44,6 +44,8 @@ pub struct Entry {
     pub accessed: Option<Timestamp>,
     /// Change time, if known.
     pub changed: Option<Timestamp>,
+    /// Digest of the extended attributes, lists included; `None` where nobody knows.
+    pub attributes: Option<u32>,
     /// Which names are one file: equal within a tree, without meaning outside it.
     pub identity: u64,
 }
@@ -171,8 +173,56 @@ fn our_entry(fs: &FileSystem, path: &[u8]) -> Result<Entry> {
         modified: Some(metadata.modified()),
         accessed: Some(metadata.accessed()),
         changed: Some(metadata.changed()),
+        attributes: Some(our_attributes(fs, path)?),
         identity: metadata.ino().into(),
     })
+}
+
+fn our_attributes(fs: &FileSystem, path: &[u8]) -> Result<u32> {
+    let inode = match path.iter().rposition(|&byte| byte == b'/') {
+        // Not through a symlink at the end of the path.
+        Some(slash) if path.len() > 1 => fs.inode(&path[..=slash])?.lookup(&path[slash + 1..])?,
+        _ => fs.root()?,
+    };
+    let mut found = Vec::new();
+    for name in inode.list_xattrs()? {
+        let value = inode.xattr(&name)?;
+        found.push((name, value));
+    }
+    Ok(attributes_digest(found))
+}
+
+fn host_attributes(path: &Path) -> Result<u32> {
+    let mut names = vec![0; 65_536];
+    let len = match rustix::fs::llistxattr(path, &mut names[..]) {
+        Ok(len) => len,
+        // Not every file system that a tool extracts to has any.
+        Err(rustix::io::Errno::OPNOTSUPP) => 0,
+        Err(error) => return Err(error.into()),
+    };
+    let mut found = Vec::new();
+    for name in names[..len]
+        .split(|&byte| byte == 0)
+        .filter(|name| !name.is_empty())
+    {
+        let mut value = vec![0; 65_536];
+        let len = rustix::fs::lgetxattr(path, name, &mut value[..])?;
+        value.truncate(len);
+        found.push((name.to_vec(), value));
+    }
+    Ok(attributes_digest(found))
+}
+
+fn attributes_digest(mut found: Vec<(Vec<u8>, Vec<u8>)>) -> u32 {
+    found.sort();
+    let mut hasher = crc32fast::Hasher::new();
+    for (name, value) in found {
+        hasher.update(&(name.len() as u64).to_le_bytes());
+        hasher.update(&name);
+        hasher.update(&(value.len() as u64).to_le_bytes());
+        hasher.update(&value);
+    }
+    hasher.finalize()
 }
 
 fn counted_size(file_type: FileType, size: u64) -> u64 {
@@ -259,6 +309,7 @@ fn host_entry(path: &Path) -> Result<Entry> {
         modified: time(metadata.mtime(), metadata.mtime_nsec()),
         accessed: time(metadata.atime(), metadata.atime_nsec()),
         changed: time(metadata.ctime(), metadata.ctime_nsec()),
+        attributes: Some(host_attributes(path)?),
         identity: metadata.ino(),
     })
 }
@@ -275,6 +326,22 @@ fn host_data(file: &fs::File) -> Result<Vec<Range<u64>>> {
         at = rustix::fs::seek(file, SeekFrom::Hole(start))?;
         ranges.push(start..at);
     }
+}
+
+/// The part of a tree below one of its directories, that directory being the root.
+#[must_use]
+pub fn below(tree: &Tree, dir: &[u8]) -> Tree {
+    let inside = |path: &[u8]| {
+        let rest = path.strip_prefix(dir)?;
+        match rest.split_first() {
+            None => Some(Vec::new()),
+            Some((b'/', rest)) => Some(rest.to_vec()),
+            Some(_) => None,
+        }
+    };
+    tree.iter()
+        .filter_map(|(path, entry)| Some((inside(path)?, entry.clone())))
+        .collect()
 }
 
 /// What two trees are compared by besides names, types, modes, owners, links, sizes, contents and devices.
@@ -342,6 +409,9 @@ fn entry_differences(left: &Entry, right: &Entry, compare: Compare) -> String {
         check!(owner);
         check!(links);
         check!(device);
+        if left.attributes.is_some() && right.attributes.is_some() {
+            check!(attributes);
+        }
     }
     if compare.times {
         for (what, left, right) in [

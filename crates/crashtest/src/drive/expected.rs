@@ -8,7 +8,7 @@ use ext2dax::{Fallocate, RenameFlags};
 use crate::model::errno::{EINVAL, ENOENT, ENOSPC, ENXIO, EOPNOTSUPP};
 use crate::model::{File, Kind, Model, Outcome, Path};
 
-use super::{Bytes, Op, Shown, mode_of_another, seen, seen_names};
+use super::{Bytes, Op, Shown, acl, mode_of_another, seen, seen_names};
 
 /// What `op` must answer, given what it did answer: a system may run out of space, wholly or halfway through a write,
 /// and the model then does as much.
@@ -118,6 +118,20 @@ pub fn expected(model: &mut Model, op: &Op, actual: Outcome) -> Outcome {
             file.modified = Some(*modified);
         }),
         Op::List(path) => model.listing(path).map(seen_names),
+        // What a value may be and what fits is for other systems to compare; the model keeps what it means for modes.
+        Op::SetXattr(path, name, value, _) => {
+            if actual.is_ok() {
+                model.set_acl(path, name == acl::DEFAULT, acl_bits(name, value));
+            }
+            model.file_or_err(path).and(actual)
+        }
+        Op::RemoveXattr(path, name) => {
+            if actual.is_ok() && name == acl::DEFAULT {
+                model.set_acl(path, true, None);
+            }
+            model.file_or_err(path).and(actual)
+        }
+        Op::GetXattr(path, _) | Op::ListXattrs(path) => model.file_or_err(path).and(actual),
         Op::Open(slot, path) => model.open(*slot, path),
         Op::WriteOpen(slot, at, bytes) => Ok(model.open_contents(*slot).map_or(0, |contents| {
             let done = written(*bytes, actual);
@@ -148,6 +162,13 @@ fn written(bytes: Bytes, actual: Outcome) -> usize {
         }
         _ => bytes.len,
     }
+}
+
+/// What an attribute means for modes, if it does.
+fn acl_bits(name: &[u8], value: &[u8]) -> Option<[u16; 3]> {
+    // A list of no entries removes the list.
+    let lists = name == acl::ACCESS || name == acl::DEFAULT;
+    (lists && value.len() > 4).then(|| acl::mode_bits(value))
 }
 
 fn shown(file: &File) -> Shown {

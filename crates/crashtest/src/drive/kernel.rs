@@ -8,15 +8,16 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path as HostPath, PathBuf};
 
-use ext2dax::{Fallocate, FileType, Timestamp};
+use ext2dax::{Fallocate, FileType, SetXattr, Timestamp};
 use rustix::fs::{
     AtFlags, CWD, FallocateFlags, Gid, Mode, RenameFlags, SeekFrom, Timespec, Timestamps, Uid,
+    XattrFlags,
 };
 
 use crate::model::{Outcome, Path};
 use crate::tree;
 
-use super::{Op, Shown, System, seen, seen_names, shown_size};
+use super::{Op, Shown, System, seen, seen_names, seen_set, shown_size};
 
 /// The kernel's driver, below a directory where it is mounted.
 #[derive(Debug)]
@@ -34,6 +35,41 @@ impl Kernel {
             root: root.to_owned(),
             open: HashMap::new(),
         }
+    }
+
+    /// Writes zeroes: a zero range of a driver that has none.
+    ///
+    /// # Errors
+    /// As `open`, `pwrite`.
+    pub fn write_zeroes(&mut self, path: &Path, range: &Range<u64>) -> io::Result<()> {
+        let file = fs::OpenOptions::new().write(true).open(self.host(path))?;
+        let len = usize::try_from(range.end - range.start).expect("small");
+        file.write_all_at(&vec![0; len], range.start)
+    }
+
+    /// Makes a file at least `size` bytes long, and its time that of a change.
+    ///
+    /// # Errors
+    /// As `open`, `ftruncate`.
+    pub fn extend(&mut self, path: &Path, size: u64) -> io::Result<()> {
+        let file = fs::OpenOptions::new().write(true).open(self.host(path))?;
+        let old = file.metadata()?.len();
+        file.set_len(old.max(size))
+    }
+
+    /// The value of an attribute, if there is one.
+    #[must_use]
+    pub fn attribute(&self, path: &Path, name: &[u8]) -> Option<Vec<u8>> {
+        let mut value = vec![0; 65_536];
+        let len = rustix::fs::lgetxattr(self.host(path), name, &mut value[..]).ok()?;
+        value.truncate(len);
+        Some(value)
+    }
+
+    /// Type and permission bits, if the file is there.
+    #[must_use]
+    pub fn mode(&self, path: &Path) -> Option<u32> {
+        Some(fs::symlink_metadata(self.host(path)).ok()?.mode())
     }
 
     fn host(&self, path: &[Vec<u8>]) -> PathBuf {
@@ -147,6 +183,26 @@ impl Kernel {
                     names.push((entry.file_name().into_vec(), file_type));
                 }
                 return Ok(seen_names(names));
+            }
+            Op::SetXattr(path, name, value, how) => {
+                let flags = match how {
+                    SetXattr::Any => XattrFlags::empty(),
+                    SetXattr::Create => XattrFlags::CREATE,
+                    SetXattr::Replace => XattrFlags::REPLACE,
+                };
+                rustix::fs::lsetxattr(self.host(path), &name[..], value, flags)?;
+            }
+            Op::GetXattr(path, name) => {
+                let mut value = vec![0; 65_536];
+                let len = rustix::fs::lgetxattr(self.host(path), &name[..], &mut value[..])?;
+                return Ok(seen(&value[..len]));
+            }
+            Op::RemoveXattr(path, name) => rustix::fs::lremovexattr(self.host(path), &name[..])?,
+            Op::ListXattrs(path) => {
+                let mut names = vec![0; 65_536];
+                let len = rustix::fs::llistxattr(self.host(path), &mut names[..])?;
+                let names = names[..len].split(|&byte| byte == 0).map(<[u8]>::to_vec);
+                return Ok(seen_set(names.filter(|name| !name.is_empty()).collect()));
             }
             Op::Open(slot, path) => {
                 let file = open(path)?;

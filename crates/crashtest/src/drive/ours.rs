@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 
 use ext2dax::{
-    Device, DirBuilder, Error, FileSystem, FileTimes, FileType, OpenOptions, Permissions,
+    Device, DirBuilder, Error, FileSystem, FileTimes, FileType, Inode, OpenOptions, Permissions,
 };
 
 use crate::model::{Outcome, Path};
 
-use super::{Op, Shown, System, seen, seen_names, shown_size};
+use super::{Op, Shown, System, seen, seen_names, seen_set, shown_size};
 
 /// Ours, through paths and open files.
 #[derive(Debug)]
@@ -46,6 +46,15 @@ impl Ours {
     #[must_use]
     pub fn into_fs(self) -> FileSystem {
         self.fs
+    }
+
+    /// What a path leads to, a symlink at its end included.
+    fn inode(&self, path: &Path) -> Result<Inode, Error> {
+        let at = |path: &[Vec<u8>]| [&self.below[..], b"/", &path.join(&b'/')].concat();
+        match path.split_last() {
+            None => self.fs.inode(at(path)),
+            Some((name, dir)) => self.fs.inode(at(dir))?.lookup(name),
+        }
     }
 
     fn try_apply(&mut self, op: &Op) -> Result<u64, Error> {
@@ -146,6 +155,12 @@ impl Ours {
                 }
                 return Ok(seen_names(names));
             }
+            Op::SetXattr(path, name, value, how) => {
+                self.inode(path)?.set_xattr(name, value, *how)?;
+            }
+            Op::GetXattr(path, name) => return Ok(seen(&self.inode(path)?.xattr(name)?)),
+            Op::RemoveXattr(path, name) => self.inode(path)?.remove_xattr(name)?,
+            Op::ListXattrs(path) => return Ok(seen_set(self.inode(path)?.list_xattrs()?)),
             Op::Open(slot, path) => {
                 let file = open(path)?;
                 self.open.insert(*slot, file);

@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use ext2dax::{Fallocate, FileType, RenameFlags, Timestamp};
+use ext2dax::{Fallocate, FileType, RenameFlags, SetXattr, Timestamp};
 
 use crate::model::{Kind, Model, Path};
 
-use super::{Bytes, Limits, Op, Random};
+use super::{Bytes, Limits, Op, Random, acl};
 
 /// The next operation.
 pub fn random_op(random: &mut Random, model: &Model, limits: &Limits) -> Op {
@@ -71,7 +71,7 @@ pub fn random_op(random: &mut Random, model: &Model, limits: &Limits) -> Op {
 /// What only a run asks for that compares systems.
 fn rarer_op(random: &mut Random, model: &Model, limits: &Limits) -> Op {
     let size = |random: &mut Random| offset(random, limits.max_size);
-    match random.below(40) {
+    match random.below(56) {
         0..=3 => {
             let how = *random.pick(&[RenameFlags::NoReplace, RenameFlags::Exchange]);
             Op::RenameWith(existing(random, model), target(random, model), how)
@@ -100,7 +100,52 @@ fn rarer_op(random: &mut Random, model: &Model, limits: &Limits) -> Op {
         32 => Op::Truncate(contents(random, model)),
         33..=35 => Op::Chmod(no_symlink(random, model), any_mode(random)),
         36..=37 => Op::Chown(existing(random, model), owner(random), owner(random)),
-        _ => Op::Create(any_name(random, model), any_mode(random)),
+        38..=39 => Op::Create(any_name(random, model), any_mode(random)),
+        40..=45 => set_xattr(random, model),
+        46..=49 => Op::GetXattr(existing(random, model), xattr_name(random)),
+        50..=52 => Op::RemoveXattr(existing(random, model), xattr_name(random)),
+        _ => Op::ListXattrs(existing(random, model)),
+    }
+}
+
+fn set_xattr(random: &mut Random, model: &Model) -> Op {
+    let name = xattr_name(random);
+    let value = if name.starts_with(b"system.posix_acl") {
+        acl::random(random)
+    } else {
+        let len = *random.pick(&[0, 1, 20, 150, 700, 3000]);
+        let len = usize::try_from(random.below(len + 1)).expect("small");
+        Bytes {
+            len,
+            seed: random.next(),
+        }
+        .make()
+    };
+    let how = *random.pick(&[
+        SetXattr::Any,
+        SetXattr::Any,
+        SetXattr::Create,
+        SetXattr::Replace,
+    ]);
+    // The root holds as much as there is room for.
+    let path = match random.below(3) {
+        0 => Path::new(),
+        1 => random.pick(&model.directories()).clone(),
+        _ => existing(random, model),
+    };
+    Op::SetXattr(path, name, value, how)
+}
+
+fn xattr_name(random: &mut Random) -> Vec<u8> {
+    match random.below(24) {
+        0 => [b"user.", &[b'q'; 250][..]].concat(),
+        1 => b"user.".to_vec(),
+        2 => b"nonsense.name".to_vec(),
+        3 => b"security.label".to_vec(),
+        4..=5 => b"trusted.key".to_vec(),
+        6..=9 => acl::ACCESS.to_vec(),
+        10..=13 => acl::DEFAULT.to_vec(),
+        _ => [b"user.n", random.below(7).to_string().as_bytes()].concat(),
     }
 }
 

@@ -12,6 +12,7 @@ mod coherence;
 mod crash;
 #[cfg(target_os = "linux")]
 mod exerciser;
+mod differential;
 mod fixtures;
 mod hostile;
 mod interop_model;

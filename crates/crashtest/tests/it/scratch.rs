@@ -44,7 +44,6 @@ pub(crate) fn mount_read_only(image: &Path) -> Result<FileSystem> {
 }
 
 /// The tool `ext2dax`, built with these tests; `EXT2DAX_TOOL` names another, such as an optimised one.
-#[expect(dead_code, reason = "until there is a mount command")]
 pub(crate) fn tool() -> &'static Path {
     static TOOL: std::sync::LazyLock<std::path::PathBuf> = std::sync::LazyLock::new(|| {
         std::env::var_os("EXT2DAX_TOOL")

@@ -1,0 +1,278 @@
+//! The same operations on the library, on a FUSE mount of ours and on the kernel's mount: the same answers, error for
+//! error.
+//!
+//! Where ours and the kernel's driver differ by contract, [`DIFFERENCES`] says so; what is not in that list is a failure,
+//! and so is a difference of the list that a long run never meets.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
+
+use anyhow::{Result, ensure};
+use ext2dax::{Fallocate, RenameFlags, SetXattr};
+
+use crate::drive::{self, Kernel, Op, Ours, System};
+use crate::model::errno::{ENOSPC, ENXIO, EOPNOTSUPP};
+use crate::model::{FileId, Model, Outcome, Path};
+
+/// What to do about a difference, so that both sides stay comparable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    /// Both sides are as they were, or alike.
+    Nothing,
+    /// The kernel's side is made to hold what ours holds.
+    Amend,
+    /// The kernel has done what ours refused: it has to be undone.
+    Undo,
+}
+
+/// One way in which ours and the kernel's driver differ, and why that is right.
+#[derive(Debug)]
+pub struct Difference {
+    /// What is different.
+    pub what: &'static str,
+    /// Why ours does as it does.
+    pub why: &'static str,
+    applies: fn(&Met<'_>) -> bool,
+    then: Then,
+}
+
+/// Two answers to one operation.
+#[derive(Debug)]
+struct Met<'a> {
+    op: &'a Op,
+    ours: Outcome,
+    kernel: Outcome,
+    /// The blocks of the file lie elsewhere on the kernel's side since an earlier difference.
+    laid_out_otherwise: bool,
+}
+
+/// All of them.
+pub const DIFFERENCES: [Difference; 4] = [
+    Difference {
+        what: "zero range and preallocation inside a file",
+        why: "the ext4 driver has them for files with extents only; ours for every file",
+        applies: |met| {
+            let ranges = matches!(
+                met.op,
+                Op::ZeroRange(..)
+                    | Op::Allocate(..)
+                    | Op::Fallocate(
+                        _,
+                        Fallocate::AllocateKeepSize | Fallocate::ZeroRangeKeepSize,
+                        _
+                    )
+            );
+            ranges && met.ours.is_ok() && met.kernel == Err(EOPNOTSUPP)
+        },
+        then: Then::Amend,
+    },
+    Difference {
+        what: "holes of a file that was zeroed, preallocated or copied to",
+        why: "the kernel's side was zeroed by writing; it copies zeroes where ours keeps a hole",
+        applies: |met| {
+            let seeks = matches!(met.op, Op::SeekData(..) | Op::SeekHole(..));
+            let plain = |outcome: Outcome| outcome.is_ok() || outcome == Err(ENXIO);
+            seeks && met.laid_out_otherwise && plain(met.ours) && plain(met.kernel)
+        },
+        then: Then::Nothing,
+    },
+    Difference {
+        what: "attributes that fill more than a block",
+        why: "the kernel fills the inode's own room as well; ours publishes one block and nothing beside it",
+        applies: |met| {
+            matches!(met.op, Op::SetXattr(..)) && met.ours == Err(ENOSPC) && met.kernel.is_ok()
+        },
+        then: Then::Undo,
+    },
+    Difference {
+        what: "exchange of directories whose entries lie in two blocks",
+        why: "two blocks do not change in one store, and a directory must never have two names",
+        applies: |met| {
+            matches!(met.op, Op::RenameWith(_, _, RenameFlags::Exchange))
+                && met.ours == Err(EOPNOTSUPP)
+                && met.kernel.is_ok()
+        },
+        then: Then::Undo,
+    },
+];
+
+/// How often each difference was met.
+pub type Tally = BTreeMap<&'static str, u64>;
+
+/// One library and its rivals.
+#[derive(Debug)]
+pub struct Systems {
+    /// The library.
+    pub ours: Ours,
+    /// The FUSE mount.
+    pub served: Option<Kernel>,
+    /// The kernel's mount.
+    pub kernel: Option<Kernel>,
+    /// Differences met.
+    pub tally: Tally,
+    /// Files whose blocks lie elsewhere on the kernel's side.
+    laid_out_otherwise: HashSet<FileId>,
+}
+
+impl Systems {
+    /// Systems with like trees.
+    #[must_use]
+    pub fn new(ours: Ours, served: Option<Kernel>, kernel: Option<Kernel>) -> Self {
+        Self {
+            ours,
+            served,
+            kernel,
+            tally: Tally::new(),
+            laid_out_otherwise: HashSet::new(),
+        }
+    }
+
+    /// Carries `op` out everywhere and on the model.
+    ///
+    /// # Errors
+    /// Two answers that are neither alike nor in the list.
+    pub fn apply(&mut self, op: &Op, model: &mut Model) -> Result<()> {
+        let file = laid_out(op).and_then(|path| model.id(path));
+        let ours = self.ours.apply(op);
+        let expected = drive::expected(model, op, ours);
+        ensure!(
+            ours == expected,
+            "{}: the library answers {ours:?}, the model {expected:?}",
+            op.told()
+        );
+        ensure!(
+            ours != Err(ENOSPC) || matches!(op, Op::SetXattr(..)),
+            "{}: no space, and the systems can no longer be compared",
+            op.told()
+        );
+        if let Some(served) = &mut self.served {
+            let answer = served.apply(op);
+            ensure!(
+                answer == ours,
+                "{}: the library answers {ours:?}, the FUSE mount {answer:?}",
+                op.told()
+            );
+        }
+        self.ask_kernel(op, ours, file)?;
+        if matches!(op, Op::CopyRange(..)) && ours.is_ok_and(|copied| copied > 0) {
+            self.laid_out_otherwise.extend(file);
+        }
+        Ok(())
+    }
+
+    fn ask_kernel(&mut self, op: &Op, ours: Outcome, file: Option<FileId>) -> Result<()> {
+        let Some(kernel) = &mut self.kernel else {
+            return Ok(());
+        };
+        let before = (ours == Err(ENOSPC)).then(|| Before::of(kernel, op));
+        let answer = kernel.apply(op);
+        if answer == ours {
+            return Ok(());
+        }
+        let met = Met {
+            op,
+            ours,
+            kernel: answer,
+            laid_out_otherwise: file.is_some_and(|file| self.laid_out_otherwise.contains(&file)),
+        };
+        let Some(difference) = DIFFERENCES.iter().find(|known| (known.applies)(&met)) else {
+            anyhow::bail!(
+                "{}: the library answers {ours:?}, the kernel {answer:?}",
+                op.told()
+            );
+        };
+        *self.tally.entry(difference.what).or_default() += 1;
+        match difference.then {
+            Then::Nothing => {}
+            Then::Amend => {
+                amend(kernel, op)?;
+                self.laid_out_otherwise.extend(file);
+            }
+            Then::Undo => undo(kernel, op, before)?,
+        }
+        Ok(())
+    }
+
+    /// Closes every open file.
+    ///
+    /// # Errors
+    /// As [`Systems::apply`].
+    pub fn close_all(&mut self, model: &mut Model) -> Result<()> {
+        for slot in model.open_slots() {
+            self.apply(&Op::Close(slot), model)?;
+        }
+        Ok(())
+    }
+}
+
+/// An attribute before it was set.
+#[derive(Debug)]
+struct Before {
+    value: Option<Vec<u8>>,
+    mode: u32,
+}
+
+impl Before {
+    fn of(kernel: &Kernel, op: &Op) -> Option<Self> {
+        match op {
+            Op::SetXattr(path, name, _, _) => Some(Self {
+                value: kernel.attribute(path, name),
+                mode: kernel.mode(path)?,
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// Takes back what the kernel has done and ours has not.
+fn undo(kernel: &mut Kernel, op: &Op, before: Option<Option<Before>>) -> Result<()> {
+    let outcome = match (op, before.flatten()) {
+        (Op::RenameWith(..), _) => kernel.apply(op),
+        (Op::SetXattr(path, name, _, _), Some(before)) => {
+            let outcome = kernel.apply(&match before.value {
+                Some(value) => Op::SetXattr(path.clone(), name.clone(), value, SetXattr::Any),
+                None => Op::RemoveXattr(path.clone(), name.clone()),
+            });
+            // A list has changed the mode.
+            let mode = u16::try_from(before.mode & 0o7777).expect("twelve bits");
+            if name.starts_with(b"system.") && kernel.mode(path) != Some(before.mode) {
+                kernel.apply(&Op::Chmod(path.clone(), mode))
+            } else {
+                outcome
+            }
+        }
+        _ => Ok(0),
+    };
+    ensure!(
+        outcome.is_ok(),
+        "{}: cannot be undone: {outcome:?}",
+        op.told()
+    );
+    Ok(())
+}
+
+/// The file whose blocks an operation places or asks for.
+fn laid_out(op: &Op) -> Option<&Path> {
+    match op {
+        Op::ZeroRange(path, _)
+        | Op::Allocate(path, _)
+        | Op::Fallocate(path, _, _)
+        | Op::SeekData(path, _)
+        | Op::SeekHole(path, _)
+        | Op::CopyRange(_, _, path, _, _) => Some(path),
+        _ => None,
+    }
+}
+
+/// Does for the kernel what its driver cannot do.
+fn amend(kernel: &mut Kernel, op: &Op) -> Result<()> {
+    let done = match op {
+        Op::ZeroRange(path, range) | Op::Fallocate(path, Fallocate::ZeroRangeKeepSize, range) => {
+            kernel.write_zeroes(path, range)
+        }
+        Op::Allocate(path, Range { end, .. }) => kernel.extend(path, *end),
+        Op::Fallocate(path, _, _) => kernel.extend(path, 0),
+        _ => Ok(()),
+    };
+    Ok(done?)
+}
