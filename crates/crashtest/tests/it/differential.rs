@@ -105,11 +105,7 @@ impl Mounts {
         let options = format!("{SHARED},noatime,acl");
         let mounts = Self {
             fs: scratch::mount(&images[0])?,
-            served: if std::env::var_os("NOFUSE").is_some() {
-                None
-            } else {
-                Served::new(scratch::tool(), &images[1], &options)?
-            },
+            served: Served::new(scratch::tool(), &images[1], &options)?,
             kernel: match shape.has_kernel() {
                 true => Mounted::new(&images[2], Mode::Write)?,
                 false => None,

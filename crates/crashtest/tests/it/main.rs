@@ -14,10 +14,13 @@ mod crash;
 mod exerciser;
 mod differential;
 mod fixtures;
+mod fsx;
 mod hostile;
 mod interop_model;
 mod interop_read;
 mod limits;
+mod measured_limits;
+mod pjdfstest;
 #[cfg(target_os = "linux")]
 mod real_faults;
 mod scratch;
