@@ -10,9 +10,9 @@ mod attributes;
 #[cfg(target_os = "linux")]
 mod coherence;
 mod crash;
+mod differential;
 #[cfg(target_os = "linux")]
 mod exerciser;
-mod differential;
 mod fixtures;
 mod fsx;
 mod hostile;
