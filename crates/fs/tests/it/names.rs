@@ -578,3 +578,49 @@ fn soak_of_random_operations() {
         random_operations(shape, seed, 3, 1500);
     }
 }
+
+/// A FUSE server saw `mkdir` answer ENOENT now and then: the number of a directory that had just been removed, and that the
+/// kernel had not forgotten yet, came back for the next one.
+#[test]
+fn a_removed_directory_keeps_its_number_until_it_is_closed() {
+    let Some(image) = Image::new(SHAPES[0], 8) else {
+        return;
+    };
+    let fs = image.mount();
+    let root = fs.root().unwrap();
+    let new = New {
+        mode: 0o755,
+        ..New::default()
+    };
+    for replaced in [false, true] {
+        let free = fs.statfs();
+        let removed = root.mkdir(b"d", &new).unwrap();
+        if replaced {
+            root.mkdir(b"e", &new).unwrap();
+            root.rename(b"e", &root, b"d").unwrap();
+        } else {
+            root.rmdir(b"d").unwrap();
+        }
+        for name in [b"x", b"y", b"z"] {
+            let other = root.mkdir(name, &new).unwrap();
+            assert_ne!(other.number(), removed.number(), "{replaced}");
+            root.rmdir(name).unwrap();
+        }
+        assert_eq!(removed.attributes().unwrap().links, 0);
+        assert_eq!(removed.lookup(b"..").unwrap_err(), Error::NotFound);
+        assert_eq!(removed.create(b"f", &new).unwrap_err(), Error::NotFound);
+        assert_eq!(removed.read_dir(0, 9).unwrap_err(), Error::NotFound);
+        drop(removed);
+        if replaced {
+            root.rmdir(b"d").unwrap();
+        }
+        let now = fs.statfs();
+        assert_eq!(
+            (now.inodes_free, now.blocks_free),
+            (free.inodes_free, free.blocks_free)
+        );
+    }
+    drop(root);
+    fs.unmount().expect("nothing is open");
+    image.assert_clean("at the end");
+}
