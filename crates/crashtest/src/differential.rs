@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
 use anyhow::{Result, ensure};
-use ext2dax::{Fallocate, RenameFlags, SetXattr};
+use ext2dax::{Fallocate, SetXattr};
 
 use crate::drive::{self, Kernel, Op, Ours, System};
 use crate::model::errno::{ENOSPC, ENXIO, EOPNOTSUPP};
@@ -47,7 +47,7 @@ struct Met<'a> {
 }
 
 /// All of them.
-pub const DIFFERENCES: [Difference; 4] = [
+pub const DIFFERENCES: [Difference; 3] = [
     Difference {
         what: "zero range and preallocation inside a file",
         why: "the ext4 driver has them for files with extents only; ours for every file",
@@ -81,16 +81,6 @@ pub const DIFFERENCES: [Difference; 4] = [
         why: "the kernel fills the inode's own room as well; ours publishes one block and nothing beside it",
         applies: |met| {
             matches!(met.op, Op::SetXattr(..)) && met.ours == Err(ENOSPC) && met.kernel.is_ok()
-        },
-        then: Then::Undo,
-    },
-    Difference {
-        what: "exchange of directories whose entries lie in two blocks",
-        why: "two blocks do not change in one store, and a directory must never have two names",
-        applies: |met| {
-            matches!(met.op, Op::RenameWith(_, _, RenameFlags::Exchange))
-                && met.ours == Err(EOPNOTSUPP)
-                && met.kernel.is_ok()
         },
         then: Then::Undo,
     },
@@ -227,7 +217,6 @@ impl Before {
 /// Takes back what the kernel has done and ours has not.
 fn undo(kernel: &mut Kernel, op: &Op, before: Option<Option<Before>>) -> Result<()> {
     let outcome = match (op, before.flatten()) {
-        (Op::RenameWith(..), _) => kernel.apply(op),
         (Op::SetXattr(path, name, _, _), Some(before)) => {
             let outcome = kernel.apply(&match before.value {
                 Some(value) => Op::SetXattr(path.clone(), name.clone(), value, SetXattr::Any),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use ext2dax::{Fallocate, RenameFlags};
+use ext2dax::Fallocate;
 
 use crate::model::errno::{EINVAL, ENOENT, ENOSPC, ENXIO, EOPNOTSUPP};
 use crate::model::{File, Kind, Model, Outcome, Path};
@@ -44,8 +44,6 @@ pub fn expected(model: &mut Model, op: &Op, actual: Outcome) -> Outcome {
         Op::Unlink(path) => model.unlink(path),
         Op::Rmdir(path) => model.rmdir(path),
         Op::Rename(from, to) => model.rename(from, to),
-        // Two entries in two blocks cannot change in one store: directories then stay where they are.
-        Op::RenameWith(_, _, RenameFlags::Exchange) if actual == Err(EOPNOTSUPP) => actual,
         Op::RenameWith(from, to, how) => model.rename_with(from, to, *how),
         Op::ReadLink(path) => match model.file_or_err(path).map(|file| &file.kind) {
             Ok(Kind::Symlink(target)) => Ok(seen(target)),

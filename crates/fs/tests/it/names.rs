@@ -609,7 +609,7 @@ fn a_removed_directory_keeps_its_number_until_it_is_closed() {
         assert_eq!(removed.attributes().unwrap().links, 0);
         assert_eq!(removed.lookup(b"..").unwrap_err(), Error::NotFound);
         assert_eq!(removed.create(b"f", &new).unwrap_err(), Error::NotFound);
-        assert_eq!(removed.read_dir(0, 9).unwrap_err(), Error::NotFound);
+        assert!(removed.read_dir(0, 9).unwrap().is_empty());
         drop(removed);
         if replaced {
             root.rmdir(b"d").unwrap();
