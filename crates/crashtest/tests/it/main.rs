@@ -22,5 +22,7 @@ mod limits;
 mod measured_limits;
 mod pjdfstest;
 #[cfg(target_os = "linux")]
+mod programs;
+#[cfg(target_os = "linux")]
 mod real_faults;
 mod scratch;

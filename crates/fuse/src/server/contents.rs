@@ -31,7 +31,7 @@ impl Server {
         if drop_privileges {
             inode.clear_privileges()?;
         }
-        Ok(inode.write_at(pos, bytes)?)
+        self.with_room(|| Ok(inode.write_at(pos, bytes)?))
     }
 
     /// fallocate(2), by the mode bits of the system call.
@@ -46,7 +46,7 @@ impl Server {
         if !caller.is_root() {
             inode.clear_privileges()?;
         }
-        Ok(inode.fallocate(how, pos..end)?)
+        self.with_room(|| Ok(inode.fallocate(how, pos..end)?))
     }
 
     /// The next data or hole at or behind `pos`, from the tree that reads use.
@@ -77,7 +77,7 @@ impl Server {
         if !caller.is_root() {
             to.clear_privileges()?;
         }
-        Ok(from.copy_range(from_pos, &to, to_pos, len)?)
+        self.with_room(|| Ok(from.copy_range(from_pos, &to, to_pos, len)?))
     }
 
     /// Makes a file durable, contents and attributes; a directory with everything that it takes to find its names.

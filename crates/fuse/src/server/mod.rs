@@ -21,7 +21,10 @@ mod flags;
 mod names;
 mod xattr;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use ext2dax::{Attributes, Error, FileSystem, Inode, StatFs};
 
@@ -39,6 +42,7 @@ impl Errno {
     pub(crate) const EPERM: Self = Self(1);
     pub(crate) const EINVAL: Self = Self(22);
     pub(crate) const ENOTTY: Self = Self(25);
+    pub(crate) const ENOSPC: Self = Self(28);
     pub(crate) const ENOSYS: Self = Self(38);
     pub(crate) const EOPNOTSUPP: Self = Self(95);
 }
@@ -99,7 +103,12 @@ pub struct Server {
     fs: Mutex<Option<FileSystem>>,
     nodes: Nodes,
     behaviour: Behaviour,
+    /// Forgets that are under way.
+    forgetting: AtomicUsize,
 }
+
+/// How long a request without room waits for files that are being given back.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Server {
     /// A server for `fs` that knows its root directory.
@@ -112,6 +121,7 @@ impl Server {
             fs: Mutex::new(Some(fs)),
             nodes,
             behaviour,
+            forgetting: AtomicUsize::new(0),
         })
     }
 
@@ -128,7 +138,31 @@ impl Server {
 
     /// The kernel has forgotten `times` look-ups of a file.
     pub fn forget(&self, node: u64, times: u64) {
+        self.forgetting.fetch_add(1, Ordering::SeqCst);
         self.nodes.forget(node, times);
+        self.forgetting.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Waits for forgets that have begun: the kernel forgets a file behind the answer to its unlink, and nobody else
+    /// waits for that.
+    fn settle(&self) {
+        let since = Instant::now();
+        while self.forgetting.load(Ordering::SeqCst) > 0 && since.elapsed() < PATIENCE {
+            thread::sleep(Duration::from_micros(100));
+        }
+    }
+
+    /// Does what may find no room, and does it once more if it did: what was removed just now may not be free yet.
+    fn with_room<T>(&self, mut attempt: impl FnMut() -> Answer<T>) -> Answer<T> {
+        match attempt() {
+            Err(Errno::ENOSPC) => {
+                // For a forget that another event loop has read and not begun.
+                thread::sleep(Duration::from_millis(1));
+                self.settle();
+                attempt()
+            }
+            answer => answer,
+        }
     }
 
     /// Sizes and counts.
@@ -136,6 +170,7 @@ impl Server {
     /// # Errors
     /// `ESTALE` when the mount is over.
     pub fn statfs(&self) -> Answer<StatFs> {
+        self.settle();
         Ok(self.node(ROOT)?.file_system().statfs())
     }
 

@@ -87,10 +87,13 @@ impl Server {
         new: NewNode,
     ) -> Answer<Attributes> {
         let parent = self.node(parent)?;
-        let inode = match new.mode & S_IFMT {
-            0 | S_IFREG => parent.create(name, &new.new(caller))?,
-            _ => parent.mknod(name, &new.new(caller))?,
-        };
+        let new_inode = new.new(caller);
+        let inode = self.with_room(|| {
+            Ok(match new.mode & S_IFMT {
+                0 | S_IFREG => parent.create(name, &new_inode)?,
+                _ => parent.mknod(name, &new_inode)?,
+            })
+        })?;
         self.changed(&parent)?;
         self.found(inode)
     }
@@ -107,7 +110,8 @@ impl Server {
         new: NewNode,
     ) -> Answer<Attributes> {
         let parent = self.node(parent)?;
-        let inode = parent.mkdir(name, &new.new(caller))?;
+        let new = new.new(caller);
+        let inode = self.with_room(|| Ok(parent.mkdir(name, &new)?))?;
         self.changed(&parent)?;
         self.found(inode)
     }
@@ -129,7 +133,8 @@ impl Server {
             device: 0,
         };
         let parent = self.node(parent)?;
-        let inode = parent.symlink(name, target, &new.new(caller))?;
+        let new = new.new(caller);
+        let inode = self.with_room(|| Ok(parent.symlink(name, target, &new)?))?;
         self.changed(&parent)?;
         self.found(inode)
     }
@@ -149,7 +154,7 @@ impl Server {
     pub fn link(&self, node: u64, parent: u64, name: &[u8]) -> Answer<Attributes> {
         let inode = self.node(node)?;
         let parent = self.node(parent)?;
-        parent.link(name, &inode)?;
+        self.with_room(|| Ok(parent.link(name, &inode)?))?;
         self.changed(&parent)?;
         self.found(Inode::clone(&inode))
     }
@@ -188,7 +193,7 @@ impl Server {
     ) -> Answer<()> {
         let from = self.node(parent)?;
         let to = self.node(new_parent)?;
-        from.rename_with(name, &to, new_name, flags)?;
+        self.with_room(|| Ok(from.rename_with(name, &to, new_name, flags)?))?;
         self.changed(&from)
     }
 

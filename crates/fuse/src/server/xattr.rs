@@ -46,12 +46,14 @@ impl Server {
         let stranger = name.starts_with(ACL_PREFIX)
             && !caller.is_root()
             && !caller.is_in_group(inode.attributes()?.gid);
-        if stranger {
-            inode.set_xattr_as_stranger(name, value, how)?;
-        } else {
-            inode.set_xattr(name, value, how)?;
-        }
-        Ok(())
+        self.with_room(|| {
+            if stranger {
+                inode.set_xattr_as_stranger(name, value, how)?;
+            } else {
+                inode.set_xattr(name, value, how)?;
+            }
+            Ok(())
+        })
     }
 
     /// Removes an attribute.
