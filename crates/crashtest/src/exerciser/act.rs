@@ -117,6 +117,20 @@ impl Exerciser {
                 len,
                 fill,
             } => self.store(file, pos, len, fill),
+            Op::FromView {
+                file,
+                at,
+                to,
+                pos,
+                len,
+            } => self.from_view((file, at), (to, pos), len),
+            Op::IntoView {
+                file,
+                at,
+                from,
+                pos,
+                len,
+            } => self.into_view((file, at), (from, pos), len),
             Op::Fallocate {
                 file,
                 how,
@@ -264,8 +278,9 @@ impl Exerciser {
             .file(from)
             .copy_range(pos, self.stage.file(to), to_pos, len);
         let room = self.bytes[to].limit().saturating_sub(to_pos);
-        let inside = self.bytes[from].readable(pos, len).min(room);
-        let wanted = if room == 0 {
+        let there = self.bytes[from].readable(pos, len);
+        let inside = there.min(room);
+        let wanted = if there > 0 && room == 0 {
             Err(Error::FileTooLarge)
         } else if from == to && to_pos + inside > pos && to_pos < pos + inside {
             Err(Error::InvalidArgument)
@@ -342,6 +357,59 @@ impl Exerciser {
         } else {
             Outcome::Skipped
         })
+    }
+
+    /// A write whose source faults as it is copied; the two ranges do not meet.
+    fn from_view(
+        &mut self,
+        (file, at): (Which, u64),
+        (to, pos): (Which, u64),
+        len: u64,
+    ) -> Result<Outcome> {
+        let len = self.bytes[file].readable(at, len);
+        let view = self.stage.view(file, at);
+        let Some(source) = view.and_then(|view| view.source(at, len)) else {
+            return Ok(Outcome::Skipped);
+        };
+        let len = source.len() as u64;
+        if file == to && pos + len > at && pos < at + len {
+            return Ok(Outcome::Skipped);
+        }
+        let bytes = self.bytes[file].get(at, len);
+        let found = self.stage.file(to).write_at(source, pos);
+        self.written(to, pos, &bytes, found)
+    }
+
+    /// A read whose destination faults as it is copied; the two ranges do not meet.
+    fn into_view(
+        &mut self,
+        (file, at): (Which, u64),
+        (from, pos): (Which, u64),
+        len: u64,
+    ) -> Result<Outcome> {
+        let len = self.bytes[file].readable(at, len);
+        let view = self.stage.view(file, at);
+        let Some(target) = view.and_then(|view| view.target(at, len)) else {
+            return Ok(Outcome::Skipped);
+        };
+        let len = target.len() as u64;
+        if file == from && pos + len > at && pos < at + len {
+            return Ok(Outcome::Skipped);
+        }
+        let bytes = self.bytes[from].get(pos, self.bytes[from].readable(pos, len));
+        let found = self.stage.file(from).read_at(target, pos);
+        let done = match found {
+            // No block for a hole under the destination.
+            Err(Error::BadAddress) if self.options.tight && !bytes.is_empty() => 0,
+            Ok(done) if done == bytes.len() || self.options.tight && done < bytes.len() => done,
+            found => bail!(
+                "a read into a view answers {found:?}, and should have {}",
+                bytes.len()
+            ),
+        };
+        self.bytes[file].store(at, &bytes[..done]);
+        self.figures.compared += done as u64;
+        Ok(Outcome::Done(done as u64))
     }
 
     fn fallocate(&mut self, file: Which, how: Fallocate, pos: u64, len: u64) -> Result<Outcome> {

@@ -55,6 +55,22 @@ pub(super) enum Op {
         len: u64,
         fill: u8,
     },
+    /// A write whose source is a view of `file`.
+    FromView {
+        file: Which,
+        at: u64,
+        to: Which,
+        pos: u64,
+        len: u64,
+    },
+    /// A read whose destination is a view of `file`.
+    IntoView {
+        file: Which,
+        at: u64,
+        from: Which,
+        pos: u64,
+        len: u64,
+    },
     Fallocate {
         file: Which,
         how: Fallocate,
@@ -248,13 +264,35 @@ impl Supply {
             70 => Op::Sync { file },
             71 => self.rare(file),
             72 | 73 => Op::Reopen { file },
-            74..=83 => Op::Load { file, pos, len },
-            84..=95 => Op::Store {
+            74..=81 => Op::Load { file, pos, len },
+            82..=91 => Op::Store {
                 file,
                 pos,
                 len,
                 fill,
             },
+            92..=95 => {
+                let other = usize::from(self.one_in(2));
+                let (at, pos) = (pos, self.pos(sizes[other]));
+                let len = len.min(self.base + self.window - pos);
+                if self.one_in(2) {
+                    Op::FromView {
+                        file,
+                        at,
+                        to: other,
+                        pos,
+                        len,
+                    }
+                } else {
+                    Op::IntoView {
+                        file,
+                        at,
+                        from: other,
+                        pos,
+                        len,
+                    }
+                }
+            }
             96..=98 => {
                 let slot = self.below(SLOTS as u64) as usize;
                 Op::Map {

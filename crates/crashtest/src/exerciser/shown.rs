@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow};
 use ext2dax::fault::soft_mmu::{Cpu, Faulting, Machine, SoftTable};
 use ext2dax::fault::{Bus, Fault, Outcome};
+use ext2dax::pmem::{UserSlice, UserSliceMut};
 use ext2dax::{File, Map, MappedFile, Window};
 use ext2dax_fault::host::{Access, HostMmu};
 
@@ -85,6 +86,28 @@ impl Shown {
             view: file.map(mmu, bytes, Access::ReadWrite)?,
             start: pages.start * PAGE,
         })
+    }
+
+    /// Bytes from byte `at` of the file on as memory, at most `len`; a CPU in memory has no addresses.
+    pub(super) fn source(&self, at: u64, len: u64) -> Option<UserSlice<'_>> {
+        let (view, range) = self.range(at, len)?;
+        Some(view.source(range))
+    }
+
+    /// The same to be stored to.
+    pub(super) fn target(&self, at: u64, len: u64) -> Option<UserSliceMut<'_>> {
+        let (view, range) = self.range(at, len)?;
+        Some(view.target(range))
+    }
+
+    fn range(&self, at: u64, len: u64) -> Option<(&MappedFile, Range<usize>)> {
+        match self {
+            Self::Soft(_) => None,
+            Self::Host { view, start } => {
+                let from = (at - start) as usize;
+                Some((view, from..(from + len as usize).min(view.len())))
+            }
+        }
     }
 
     /// Loads bytes of one page.

@@ -43,6 +43,7 @@ pub(super) struct Stage {
     _dir: tempfile::TempDir,
     image: std::path::PathBuf,
     mapping: Mapping,
+    few_mappings: bool,
     scene: Option<Scene>,
 }
 
@@ -68,6 +69,7 @@ impl Stage {
             _dir: dir,
             image,
             mapping: options.mapping,
+            few_mappings: options.seed.is_multiple_of(2),
             scene: None,
         };
         stage.up()?;
@@ -95,7 +97,7 @@ impl Stage {
         let region = judge::region(&self.image, Access::ReadWrite)?;
         let region = Arc::new(region);
         let mmu = match self.mapping {
-            Mapping::Host(mode) => Mmu::Host(Host::new(&region, mode)?),
+            Mapping::Host(mode) => Mmu::Host(Host::new(&region, mode, self.few_mappings)?),
             Mapping::Soft => Mmu::Soft(Machine::new(Pmem::from_region(region.clone()), 2)),
             Mapping::None => Mmu::None,
         };
@@ -200,10 +202,12 @@ impl Drop for Stage {
 }
 
 impl Host {
-    fn new(region: &ext2dax_pmem::FileRegion, mode: Mode) -> Result<Self> {
+    fn new(region: &ext2dax_pmem::FileRegion, mode: Mode, few_mappings: bool) -> Result<Self> {
         survive_bus()?;
         let mut options = MmuOptions::default();
         options.mode = Want::Only(mode);
+        // So few that windows are given up while they are used.
+        options.max_mappings = few_mappings.then_some(96);
         let mmu = HostMmu::new(region.file(), region.offset(), &options)?;
         let (faults, resolver) = (mmu.fault_loop(), mmu.resolver());
         let threads = vec![

@@ -8,6 +8,8 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
 
+use ext2dax_pmem::{UserSlice, UserSliceMut};
+
 use super::View;
 
 /// An access that would have been SIGBUS: past the end of the file, or no way to serve the page
@@ -82,6 +84,32 @@ impl View {
         // SAFETY: the destination lies in the view, into which no reference exists; the source is borrowed.
         let failed = unsafe { routine::copy(to, bytes.as_ptr(), bytes.len()) };
         self.outcome(failed)
+    }
+
+    /// These bytes as the source of a write of the library: of another file, or of other bytes of this one.
+    ///
+    /// A byte that cannot be reached ends the write early, once [`super::survive_bus`] has been called; else the process gets
+    /// the signal.
+    ///
+    /// # Panics
+    /// If the bytes are not in the view.
+    #[must_use]
+    pub fn source(&self, range: Range<usize>) -> UserSlice<'_> {
+        let from = self.bytes(&range);
+        // SAFETY: the bytes lie in the view, which is mapped as long as `self` lives; what is not there is a fault that the
+        // view's own threads or handlers resolve, or one that ends the copy or the process.
+        unsafe { UserSlice::from_raw(from, range.len()) }
+    }
+
+    /// These bytes as the destination of a read of the library. As [`View::source`] otherwise.
+    ///
+    /// # Panics
+    /// If the bytes are not in the view.
+    #[must_use]
+    pub fn target(&self, range: Range<usize>) -> UserSliceMut<'_> {
+        let to = self.bytes(&range);
+        // SAFETY: as in `source`; no reference into a view exists.
+        unsafe { UserSliceMut::from_raw(to, range.len()) }
     }
 
     /// read(2) with these bytes of the view as its buffer: the kernel stores into the file's blocks.
