@@ -160,13 +160,18 @@ pub enum Operation {
     Grow,
     /// The size of `subject` goes from `value` to `second`.
     Resize,
-    /// The owner of `subject` becomes `value`, its group `second`.
+    /// The owner of `subject` becomes `value`, its group `second`, its mode `subject_links`.
     Own,
+    /// The attribute block of `subject` is no longer `from` but `to`, 0 for none, and its mode and owner change in the same
+    /// moment: `subject_links` and `other_links` are the modes, `value` and `second` the owners with the groups in their
+    /// upper halves. `from_links` is how many users `from` has, if others share it; `to_links` is 1 if the attributes
+    /// behind the inode go.
+    Attributes,
 }
 
 impl Operation {
     fn from_raw(raw: u8) -> Option<Self> {
-        const ALL: [Operation; 15] = [
+        const ALL: [Operation; 16] = [
             Operation::Create,
             Operation::Link,
             Operation::LinkFirst,
@@ -182,6 +187,7 @@ impl Operation {
             Operation::Grow,
             Operation::Resize,
             Operation::Own,
+            Operation::Attributes,
         ];
         ALL.into_iter().find(|operation| *operation as u8 == raw)
     }

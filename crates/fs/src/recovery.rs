@@ -48,6 +48,7 @@ pub(crate) fn recover(core: &Arc<Core>, listed: &HashSet<u32>, intent: &Intent) 
         Operation::Grow => recovery.grow(),
         Operation::Resize => recovery.resize(),
         Operation::Own => recovery.own(),
+        Operation::Attributes => recovery.attributes(),
     }
 }
 
@@ -560,9 +561,44 @@ impl Recovery<'_> {
                 u32::try_from(self.intent.second),
             )
         {
+            subject.set_permission_bits(self.intent.subject_links);
             subject.set_owner(uid, gid);
             subject.flush();
             self.fence();
+        }
+        Ok(())
+    }
+
+    /// The pointer to the attribute block decides; where it does not change, the attributes behind the inode do.
+    fn attributes(&self) -> Result<()> {
+        let intent = self.intent;
+        let subject = self.subject()?;
+        let found = subject.file_acl();
+        let committed = if intent.from == intent.to {
+            !xattr::has_some_in_inode(&subject)?
+        } else {
+            found == intent.to
+        };
+        if found != intent.from && found != intent.to {
+            return Ok(());
+        }
+        let (mode, owner) = if committed {
+            (intent.other_links, intent.second)
+        } else {
+            (intent.subject_links, intent.value)
+        };
+        subject.set_permission_bits(mode);
+        subject.set_owner(low_half(owner), high_half(owner));
+        subject.flush();
+        self.fence();
+        if !committed {
+            return self.free_block(intent.to.into());
+        }
+        if intent.to_links == 1 {
+            xattr::clear_in_inode(&subject)?;
+        }
+        if intent.from_links > 1 {
+            xattr::leave_shared(self.core, intent.from, intent.from_links)?;
         }
         Ok(())
     }

@@ -43,9 +43,6 @@ pub fn preened(judge: &E2fsck, recording: &Recording, image: &[u8]) -> Result<()
     let shown = shown::read(&fs).context("read the preened tree")?;
     no_foreign_bytes(&shown).context("after e2fsck -p")?;
     no_lost_attributes(recording, &shown).context("after e2fsck -p")?;
-    if recording.promise == Promise::ModeAndList {
-        return each_apart(recording, &shown).context("after e2fsck -p");
-    }
     if matches!(
         recording.promise,
         Promise::EachName | Promise::EmptyTargetMayGo
@@ -89,28 +86,6 @@ fn no_lost_attributes(recording: &Recording, shown: &Tree) -> Result<()> {
     Ok(())
 }
 
-/// Mode and attributes are those of before or of after, each for itself; all else is as ever.
-fn each_apart(recording: &Recording, shown: &Tree) -> Result<()> {
-    no_lost_attributes(recording, shown)?;
-    for (path, node) in shown {
-        let as_in = |tree: &Tree| {
-            tree.get(path).is_some_and(|was| {
-                (was.mode, was.size, &was.contents) == (node.mode, node.size, &node.contents)
-            })
-        };
-        ensure!(
-            as_in(&recording.before) || as_in(&recording.after),
-            "{}: {node:?} is new",
-            path.escape_ascii()
-        );
-    }
-    ensure!(
-        shown.keys().eq(recording.before.keys()),
-        "a name has come or gone"
-    );
-    Ok(())
-}
-
 /// As [`before_or_after`], on a copy that is only read: for states that are exceptions to the other promises.
 ///
 /// # Errors
@@ -121,22 +96,6 @@ pub fn shown_as_promised(recording: &Recording, state: &CrashState<'_>) -> Resul
     let shown = shown::read(&fs).context("read the tree")?;
     no_foreign_bytes(&shown)?;
     each_name(recording, &shown)
-}
-
-/// The tree of before or of after, on a copy that is only read.
-///
-/// # Errors
-/// The difference to the tree that comes closest.
-pub fn shown_as_before_or_after(recording: &Recording, state: &CrashState<'_>) -> Result<()> {
-    let pmem = medium(state.image)?;
-    let fs = FileSystem::mount_pmem(pmem, &MountOptions::new().read_only(true)).context("mount")?;
-    let shown = shown::read(&fs).context("read the tree")?;
-    let before = shown::difference(&shown, &recording.before);
-    let after = shown::difference(&shown, &recording.after);
-    if let (Some(before), Some(after)) = (before, after) {
-        bail!("neither before ({before}) nor after ({after})");
-    }
-    Ok(())
 }
 
 fn names(tree: &Tree) -> Vec<(&[u8], u32)> {
@@ -172,7 +131,6 @@ pub fn before_or_after(recording: &Recording, state: &CrashState<'_>) -> Result<
         return Ok(());
     };
     match recording.promise {
-        Promise::ModeAndList => each_apart(recording, &shown),
         Promise::Contents => all_but_contents(recording, &shown),
         _ => bail!("neither before ({not_before}) nor after ({not_after})"),
     }

@@ -79,8 +79,6 @@ pub enum Promise {
     /// Names and kinds as before or after; contents of regular files in any mixture, but nobody else's: writes to
     /// blocks that the file has already, and operations that go block by block. For our recovery, too.
     Contents,
-    /// The mode as before or after, and the attributes as before or after, but perhaps not both of one time.
-    ModeAndList,
 }
 
 /// An operation on a prepared tree.

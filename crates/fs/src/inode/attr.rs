@@ -12,7 +12,7 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::Node;
 use super::record::{self, Record, TimeChange, halves};
 use crate::mount::Core;
-use crate::xattr::without_set_id;
+use crate::xattr::{Protection, without_set_id};
 
 /// What is known about an inode without reading its contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,8 +137,8 @@ impl Node {
 
     /// Sets what `change` names, in one epoch; durable on return.
     ///
-    /// A change of the high half of an owner touches a second line: a crash in between leaves mixed halves, of which
-    /// the low ones are the old.
+    /// A change of the high half of an owner touches a second line, and one of attributes a third: intents make each a step
+    /// that happens or does not.
     ///
     /// # Errors
     /// `ReadOnlyFs`; `NotPermitted` for an immutable inode, and for an append-only one unless its times become now;
@@ -164,33 +164,24 @@ impl Node {
             asked => asked,
         };
         let plan = self.plan_mode(change.permissions, gives_away)?;
-        let set = || {
-            if let Some(bits) = bits {
-                record.set_permission_bits(bits);
-            }
-            if change.changes_owner() {
-                let (uid, gid) = (
-                    change.uid.unwrap_or(record.uid()),
-                    change.gid.unwrap_or(record.gid()),
-                );
-                record.set_owner(uid, gid);
-            }
-            let now = core.now();
-            let touched = change.touch.then_some(now);
+        let old = Protection::of(record);
+        let new = Protection {
+            bits: bits.unwrap_or(old.bits) & 0o7777,
+            uid: change.uid.unwrap_or(old.uid),
+            gid: change.gid.unwrap_or(old.gid),
+        };
+        let now = core.now();
+        let touched = change.touch.then_some(now);
+        let set_times = || {
             record.set_times(TimeChange {
                 access: change.accessed.or(touched),
                 modify: change.modified.or(touched),
                 change: Some(now),
             });
-            record.flush();
         };
         match plan {
-            Some(plan) => plan.commit(self, set),
-            None => {
-                set();
-                // EPOCH: done.
-                record.pmem().fence();
-            }
+            Some(plan) => plan.commit(self, new, set_times),
+            None => self.set_protection_with(new, set_times),
         }
         Ok(())
     }
@@ -227,18 +218,14 @@ impl Node {
         if record.flags().contains(InodeFlags::IMMUTABLE) {
             return Err(Error::NotPermitted);
         }
-        let set = || {
-            record.set_permission_bits(without_set_id(record.mode()));
-            record.touch_changed();
-            record.flush_line0();
+        let old = Protection::of(record);
+        let new = Protection {
+            bits: without_set_id(old.bits),
+            ..old
         };
         match self.plan_mode(None, true)? {
-            Some(plan) => plan.commit(self, set),
-            None => {
-                set();
-                // EPOCH: done.
-                record.pmem().fence();
-            }
+            Some(plan) => plan.commit(self, new, || {}),
+            None => self.set_protection(new),
         }
         Ok(())
     }

@@ -54,6 +54,7 @@ pub(crate) struct Record {
     access_noted: AtomicBool,
     mark: Mark,
     parent_mark: Mark,
+    protection_mark: Mark,
 }
 
 impl fmt::Debug for Record {
@@ -77,6 +78,7 @@ impl Record {
             access_noted: AtomicBool::new(false),
             mark: Mark::default(),
             parent_mark: Mark::default(),
+            protection_mark: Mark::default(),
             core,
         })
     }
@@ -93,6 +95,15 @@ impl Record {
     /// The slot that may still speak of this directory's count.
     pub(crate) fn parent_mark(&self) -> &Mark {
         &self.parent_mark
+    }
+
+    /// What intents say of mode, owner and attributes.
+    pub(crate) fn protection_mark(&self) -> &Mark {
+        &self.protection_mark
+    }
+
+    pub(crate) fn marks(&self) -> [&Mark; 3] {
+        [&self.mark, &self.parent_mark, &self.protection_mark]
     }
 
     pub(crate) fn pmem(&self) -> &Pmem {

@@ -13,6 +13,7 @@ use crate::dir::{self, Change, Dir, Found};
 use crate::inode::Node;
 use crate::inode::lifetime::Remains;
 use crate::mount::Mount;
+use crate::xattr;
 
 /// What happens to a file that has the new name already.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -231,6 +232,13 @@ fn attempt(
         && dirs.to().node.record().links() >= LINK_MAX
     {
         return Err(Error::TooManyLinks);
+    }
+    if let Some(target) = &target
+        && flags != RenameFlags::Exchange
+        && !target.node.is_dir()
+        && target.node.record().links() <= 1
+    {
+        xattr::make_private(target.node);
     }
     core.slots.settle(source_node.record().mark());
     if let Some(target) = &target {

@@ -19,6 +19,7 @@ use crate::inode::Node;
 use crate::inode::lifetime::Remains;
 use crate::mount::{Core, Mount};
 use crate::slots::Armed;
+use crate::xattr;
 
 /// Moves a directory, over an empty one if `target` says so.
 pub(super) fn rename(
@@ -45,6 +46,7 @@ pub(super) fn rename(
                 return Err(Error::DirectoryNotEmpty);
             }
             mount.temporaries.retire(target.node)?;
+            xattr::make_private(target.node);
             core.slots.settle(target.node.record().parent_mark());
             let ending = match rename_over_swapped(mount, dirs, source, target)? {
                 Some(ending) => ending,

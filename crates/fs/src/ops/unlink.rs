@@ -19,6 +19,7 @@ use crate::inode::Node;
 use crate::inode::attr::take_life;
 use crate::inode::lifetime::{self, Listed, Remains};
 use crate::mount::Mount;
+use crate::xattr;
 
 /// Removes a name that is no directory's.
 ///
@@ -41,8 +42,11 @@ pub(crate) fn unlink(mount: &Mount, parent: &Node, name: &[u8]) -> Result<()> {
     let _child = child.lock.write_nested();
     check_removable(&child)?;
     dir.begin_change(Change::Remove)?;
-    core.slots.settle(child.record().mark());
     let links = child.record().links();
+    if links <= 1 {
+        xattr::make_private(&child);
+    }
+    core.slots.settle(child.record().mark());
     let operation = if links > 1 {
         Operation::UnlinkOne
     } else {
@@ -101,6 +105,8 @@ impl Ending {
     /// # Errors
     /// `Corrupt` if it cannot be listed; nothing has changed.
     pub(super) fn begin(mount: &Mount, child: &Node) -> Result<Self> {
+        // The number may soon be another file's.
+        mount.core.slots.settle(child.record().protection_mark());
         // A file that got its first name on the list may be there still.
         let listed = mount.core.orphans.has_revived(child.ino());
         if !listed && !child.is_open() {
@@ -228,6 +234,7 @@ pub(crate) fn rmdir(mount: &Mount, parent: &Node, name: &[u8]) -> Result<()> {
     }
     dir.begin_change(Change::Remove)?;
     mount.temporaries.retire(&child)?;
+    xattr::make_private(&child);
     for mark in [
         parent.record().parent_mark(),
         child.record().mark(),

@@ -6,9 +6,10 @@
 //! the slot of the last operation whose intent says something about it ([`Mark`]), and whoever changes that next calls
 //! [`Slots::settle`] in its first epoch, which flushes that slot.
 //!
-//! An inode has two marks. One is for what an intent says of it as a file: its names, its count, its size, its owner; a
+//! An inode has three marks. One is for what an intent says of it as a file: its names, its count, its size; a
 //! file's own lock guards it, for a directory the lock of the one that names it. The other is for what an intent says of a
-//! directory as a parent, which is how many subdirectories count in it; its own lock guards that.
+//! directory as a parent, which is how many subdirectories count in it; its own lock guards that. The third is for its mode, owner and attributes;
+//! its own lock guards that, too, and whoever takes its life settles it.
 
 use core::fmt;
 
@@ -135,27 +136,27 @@ impl Slots {
     }
 
     /// Must come in the first epoch of whoever changes what the mark is for, under the lock that guards it: what an earlier
-    /// operation noted must not stand any more. Flushed, not fenced.
-    pub(crate) fn settle(&self, mark: &Mark) {
+    /// operation noted must not stand any more. Flushed, not fenced; answers whether there was something to flush.
+    pub(crate) fn settle(&self, mark: &Mark) -> bool {
         let last = mark.0.load(Ordering::Relaxed);
         if last == 0 {
-            return;
+            return false;
         }
         mark.0.store(0, Ordering::Relaxed);
-        if let (Some(index), Some(area)) = (self.intents.pending(last), self.area) {
-            self.pmem.flush(area + line_at(MOUNT_RECORDS + index), 64);
-        }
+        let (Some(index), Some(area)) = (self.intents.pending(last), self.area) else {
+            return false;
+        };
+        self.pmem.flush(area + line_at(MOUNT_RECORDS + index), 64);
+        true
     }
 
     /// Whether something on the medium may still speak of the inode, so that its mark must be kept in memory.
     pub(crate) fn is_pending(&self, record: &Record) -> bool {
-        [record.mark(), record.parent_mark()]
-            .into_iter()
-            .any(|mark| {
-                self.intents
-                    .pending(mark.0.load(Ordering::Relaxed))
-                    .is_some()
-            })
+        record.marks().into_iter().any(|mark| {
+            self.intents
+                .pending(mark.0.load(Ordering::Relaxed))
+                .is_some()
+        })
     }
 }
 

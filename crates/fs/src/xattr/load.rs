@@ -10,6 +10,7 @@ use ext2dax_pmem::{Off, field};
 use zerocopy::little_endian::U32;
 
 use crate::inode::Record;
+use crate::mount::Core;
 
 /// Where an attribute was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,8 @@ impl Found {
 pub(super) struct Loaded {
     pub(super) found: Vec<Found>,
     pub(super) block: Option<FsBlock>,
+    /// How many inodes use the block.
+    pub(super) users: u32,
     /// The magic number behind the inode, if there is one: 0 in its place makes those attributes disappear.
     pub(super) in_inode: Option<Off<U32>>,
 }
@@ -70,6 +73,7 @@ impl Loaded {
         }
         if let Some(block) = block_of(record)? {
             all.block = Some(block);
+            all.users = record.pmem().load(users_at(record.core(), block)).get();
             let bytes = read_block(record, block);
             for attribute in Attributes::in_block(&bytes, record.ino(), block)? {
                 all.add(&attribute?, Place::Block);
@@ -156,13 +160,13 @@ fn read_block(record: &Record, block: FsBlock) -> Vec<u8> {
 }
 
 /// Where the count of a block's users stands.
-pub(super) fn users_at(record: &Record, block: FsBlock) -> Off<U32> {
-    let header: Off<RawXattrHeader> = Off::new(record.core().geometry.offset(block));
+pub(super) fn users_at(core: &Core, block: FsBlock) -> Off<U32> {
+    let header: Off<RawXattrHeader> = Off::new(core.geometry.offset(block));
     field!(header, RawXattrHeader, h_refcount)
 }
 
 /// Where the magic number of attributes behind the inode stands, and how many bytes follow from there on, if it is there.
-fn in_inode_magic(record: &Record) -> Result<Option<(Off<U32>, u32)>> {
+pub(super) fn in_inode_magic(record: &Record) -> Result<Option<(Off<U32>, u32)>> {
     let core = record.core();
     let inode_size = core.geometry.inode_size();
     let Some(room) = inode_size.checked_sub(128).filter(|&room| room >= 4) else {

@@ -21,6 +21,7 @@ mod store;
 
 use alloc::vec::Vec;
 
+use ext2dax_format::slot::{Intent, Operation};
 use ext2dax_format::xattr::NameIndex;
 use ext2dax_format::{CorruptKind, Error, FileType, InodeFlags, Result};
 
@@ -28,7 +29,9 @@ use self::acl::Acl;
 pub(crate) use self::inherit::Inherited;
 use self::load::Loaded;
 use self::store::Edit;
-pub(crate) use self::store::{Plan, release};
+pub(crate) use self::store::{
+    Plan, Protection, clear_in_inode, has_some_in_inode, leave_shared, make_private, release,
+};
 use crate::inode::{Inode, Node};
 
 /// The longest name, prefix included, in bytes.
@@ -227,7 +230,8 @@ impl Node {
                     return Err(Error::NoData);
                 }
                 let edit = Edit { index, name, value };
-                Plan::new(self, &loaded, &[edit])?.commit(self, || {});
+                let same = Protection::of(self.record());
+                Plan::new(self, &loaded, &[edit])?.commit(self, same, || {});
                 Ok(())
             }
         }
@@ -265,18 +269,14 @@ impl Node {
             }
         }
         let loaded = Loaded::of(record)?;
-        let set_mode = || {
-            if let Some(bits) = bits {
-                record.set_permission_bits(bits);
-                record.flush_line0();
-            }
+        let old = Protection::of(record);
+        let new = Protection {
+            bits: bits.unwrap_or(old.bits),
+            ..old
         };
         if value.is_none() && loaded.find(index, b"").is_none() {
             if bits.is_some() {
-                set_mode();
-                record.touch_changed();
-                // EPOCH: the mode, one store.
-                record.pmem().fence();
+                self.set_protection(new);
             }
             return Ok(());
         }
@@ -285,8 +285,44 @@ impl Node {
             name: b"",
             value: value.as_deref(),
         };
-        Plan::new(self, &loaded, &[edit])?.commit(self, set_mode);
+        Plan::new(self, &loaded, &[edit])?.commit(self, new, || {});
         Ok(())
+    }
+
+    /// Changes mode and owner of a file whose attributes stay. Durable on return. The caller holds INODE exclusively.
+    pub(crate) fn set_protection(&self, new: Protection) {
+        self.set_protection_with(new, || self.record().touch_changed());
+    }
+
+    /// The same, and `with` stores what else rides on it: times, flushed and not fenced.
+    pub(crate) fn set_protection_with(&self, new: Protection, with: impl FnOnce()) {
+        let record = self.record();
+        let core = self.core();
+        let stands = core.slots.settle(record.protection_mark());
+        let old = Protection::of(record);
+        let is_torn = (old.uid ^ new.uid | old.gid ^ new.gid) >> 16 != 0;
+        let armed = is_torn.then(|| {
+            let intent = Intent {
+                subject: record.ino().get(),
+                value: new.uid.into(),
+                second: new.gid.into(),
+                subject_links: new.bits,
+                ..Intent::new(Operation::Own)
+            };
+            core.slots.arm(record.ino().get(), &intent)
+        });
+        if stands || armed.is_some() {
+            // EPOCH: the intent. From here on the change happens.
+            core.pmem.fence();
+        }
+        new.store(record);
+        with();
+        record.flush();
+        // EPOCH: done. The upper halves of owners lie in another line than the rest.
+        core.pmem.fence();
+        if let Some(armed) = armed {
+            armed.done(&[record.protection_mark()]);
+        }
     }
 
     /// What a change of the mode to `bits`, and a write by another user if `drops_capability`, mean for attributes; `None`

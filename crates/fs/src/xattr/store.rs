@@ -5,7 +5,9 @@
 //! the last one goes:                         i_file_acl := 0, i_blocks ~ bit of the old block
 //! some lay behind the inode:                 new block | i_file_acl | magic number there := 0 ~ bit of the old block
 //! the old block is shared:                   new block | i_file_acl | its count - 1
+//! mode or owner change with them:            new block | i_file_acl, mode, owner
 //! ```
+//! The last two write an intent in their first epoch, from which the next mount completes or undoes them.
 //! Blocks of ours are private: they have one user and are never changed. A crash leaves the old attributes or the new
 //! ones, besides leaked blocks and a wrong `i_blocks`; attributes in both places, of which the ones behind the inode
 //! count, so that what the change was about is old until they are gone; and, if the block was shared, a count that is one
@@ -17,8 +19,9 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
+use ext2dax_format::slot::{Intent, Operation};
 use ext2dax_format::xattr::{self, Entry, NameIndex};
-use ext2dax_format::{CorruptKind, Error, FileType, FsBlock, Ino, Result};
+use ext2dax_format::{CorruptKind, Error, FileType, FsBlock, Result};
 use ext2dax_getblock::Fresh;
 use ext2dax_pmem::Off;
 use zerocopy::little_endian::U32;
@@ -41,6 +44,41 @@ impl Edit<'_> {
     }
 }
 
+/// Whom a file belongs to and what its mode allows them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Protection {
+    /// Permission bits.
+    pub(crate) bits: u16,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+impl Protection {
+    pub(crate) fn of(record: &Record) -> Self {
+        Self {
+            bits: record.mode() & 0o7777,
+            uid: record.uid(),
+            gid: record.gid(),
+        }
+    }
+
+    /// Stores what differs: the mode first, so that nobody gets a file with set-id bits that are about to go. Not flushed.
+    pub(crate) fn store(self, record: &Record) {
+        let old = Self::of(record);
+        if self.bits != old.bits {
+            record.set_permission_bits(self.bits);
+            record.pmem().line_order();
+        }
+        if (self.uid, self.gid) != (old.uid, old.gid) {
+            record.set_owner(self.uid, self.gid);
+        }
+    }
+
+    fn owner(self) -> u64 {
+        u64::from(self.gid) << 32 | u64::from(self.uid)
+    }
+}
+
 /// A change that is ready: what could fail has not.
 #[must_use = "a plan that is dropped leaks its block"]
 #[derive(Debug)]
@@ -48,6 +86,8 @@ pub(crate) struct Plan {
     /// The new block, written and flushed, not fenced. `None`: no attribute is left that belongs into one.
     fresh: Option<Fresh>,
     old: Option<FsBlock>,
+    /// How many inodes use the old block.
+    users: u32,
     /// The magic number to be cleared behind the inode.
     in_inode: Option<Off<U32>>,
 }
@@ -86,24 +126,34 @@ impl Plan {
         Ok(Self {
             fresh,
             old: loaded.block,
+            users: loaded.users,
             in_inode,
         })
     }
 
-    /// Makes the change. `with` stores what belongs to the same moment (the mode), flushed and not fenced. Durable on
-    /// return.
-    pub(crate) fn commit(self, node: &Node, with: impl FnOnce()) {
+    /// Makes the change, and gives the file mode and owner in the same moment. `with` stores what else rides on it (times),
+    /// flushed and not fenced. Durable on return.
+    pub(crate) fn commit(mut self, node: &Node, to: Protection, with: impl FnOnce()) {
         let record = node.record();
         let core = node.core();
-        if self.fresh.is_some() {
-            // EPOCH: the new block and its bit. Out of sight: a crash leaks it.
+        let stands = core.slots.settle(record.protection_mark());
+        let new = self.fresh.as_ref().map(|fresh| fresh.run().start);
+        let from = Protection::of(record);
+        // What several stores do needs a note; attributes alone are one pointer.
+        let armed = (from != to || self.users > 1).then(|| {
+            core.slots
+                .arm(record.ino().get(), &self.intent(record, from, to, new))
+        });
+        if new.is_some() || armed.is_some() || stands {
+            // EPOCH: the new block and its bit, the intent. Out of sight: a crash leaks the block.
             core.pmem.fence();
         }
-        let new = self
-            .fresh
-            .map(|fresh| fresh.assume_written().hand_over().start);
-        with();
+        if let Some(fresh) = self.fresh.take() {
+            fresh.assume_written().hand_over();
+        }
+        to.store(record);
         record.touch_changed();
+        with();
         swing(node, self.old, new);
         // EPOCH: the new attributes, but for those that the old ones behind the inode hide; i_blocks may lag behind.
         core.pmem.fence();
@@ -113,7 +163,36 @@ impl Plan {
             core.pmem.publish(magic, U32::new(0));
         }
         if let Some(old) = self.old {
-            let_go(record, old);
+            let_go(core, old);
+        }
+        if let Some(armed) = armed {
+            armed.done(&[record.protection_mark()]);
+        }
+    }
+
+    fn intent(
+        &self,
+        record: &Record,
+        from: Protection,
+        to: Protection,
+        new: Option<FsBlock>,
+    ) -> Intent {
+        let number = |block: Option<FsBlock>| block.map_or(0, FsBlock::get);
+        Intent {
+            subject: record.ino().get(),
+            from: number(self.old),
+            to: number(new),
+            subject_links: from.bits,
+            other_links: to.bits,
+            value: from.owner(),
+            second: to.owner(),
+            from_links: if self.users > 1 {
+                u16::try_from(self.users).unwrap_or(0)
+            } else {
+                0
+            },
+            to_links: u16::from(self.in_inode.is_some()),
+            ..Intent::new(Operation::Attributes)
         }
     }
 }
@@ -197,9 +276,8 @@ fn swing(node: &Node, old: Option<FsBlock>, new: Option<FsBlock>) {
 }
 
 /// An inode leads to its attribute block no more, durably: it has one user less, and the last one frees it.
-fn let_go(record: &Record, block: FsBlock) {
-    let core = record.core();
-    let at = load::users_at(record, block);
+fn let_go(core: &Core, block: FsBlock) {
+    let at = load::users_at(core, block);
     let shared = {
         let _count = core.shared_attributes.lock();
         let users = core.pmem.load(at).get();
@@ -215,6 +293,56 @@ fn let_go(record: &Record, block: FsBlock) {
     }
 }
 
+/// Completes what [`Plan::commit`] began before a crash: the count of a block that had `users`, if it still says so.
+///
+/// # Errors
+/// `Corrupt` if the block cannot be one.
+pub(crate) fn leave_shared(core: &Core, block: u32, users: u16) -> Result<()> {
+    let at = load::users_at(core, core.geometry.fs_block(block)?);
+    if core.pmem.load(at).get() == u32::from(users) {
+        // PUBLISH: as in `let_go`.
+        core.pmem.publish(at, U32::new(u32::from(users) - 1));
+    }
+    Ok(())
+}
+
+/// Completes a move from behind the inode.
+///
+/// # Errors
+/// `Corrupt`.
+pub(crate) fn clear_in_inode(record: &Record) -> Result<()> {
+    if let Some((magic, _)) = load::in_inode_magic(record)? {
+        // PUBLISH: as in `Plan::commit`.
+        record.pmem().publish(magic, U32::new(0));
+    }
+    Ok(())
+}
+
+/// Whether attributes lie behind the inode.
+///
+/// # Errors
+/// `Corrupt`.
+pub(crate) fn has_some_in_inode(record: &Record) -> Result<bool> {
+    Ok(load::in_inode_magic(record)?.is_some())
+}
+
+/// Gives an inode that is about to die an attribute block of its own, if others share it: its death then leaves no count
+/// that is too high. Where that cannot be, the death lets go of the shared block, with the window of exception X2. The
+/// caller holds INODE exclusively.
+pub(crate) fn make_private(node: &Node) {
+    let record = node.record();
+    let Ok(Some(block)) = load::block_of(record) else {
+        return;
+    };
+    let core = node.core();
+    if core.pmem.load(load::users_at(core, block)).get() <= 1 {
+        return;
+    }
+    if let Ok(plan) = Loaded::of(record).and_then(|loaded| Plan::new(node, &loaded, &[])) {
+        plan.commit(node, Protection::of(record), || {});
+    }
+}
+
 /// Lets go of the attribute block of an inode that dies.
 ///
 /// # Errors
@@ -223,29 +351,20 @@ pub(crate) fn release(record: &Record) -> Result<()> {
     let Some(block) = load::block_of(record)? else {
         return Ok(());
     };
-    check_users(
-        record.core(),
-        record.ino(),
-        block,
-        load::users_at(record, block),
-    )?;
-    record.set_file_acl(0);
-    record.flush();
-    // EPOCH: nothing leads to the block.
-    record.pmem().fence();
-    let_go(record, block);
-    Ok(())
-}
-
-fn check_users(core: &Core, ino: Ino, block: FsBlock, at: Off<U32>) -> Result<()> {
-    let found = core.pmem.load(at).get();
+    let core = record.core();
+    let found = core.pmem.load(load::users_at(core, block)).get();
     if found == 0 {
         return Err(CorruptKind::XattrRefcount {
-            inode: ino.get(),
+            inode: record.ino().get(),
             block: block.get(),
             found,
         }
         .into());
     }
+    record.set_file_acl(0);
+    record.flush();
+    // EPOCH: nothing leads to the block.
+    record.pmem().fence();
+    let_go(core, block);
     Ok(())
 }
