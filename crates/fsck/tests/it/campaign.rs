@@ -59,7 +59,7 @@ impl Mutation {
     }
 }
 
-fn le(bytes: &[u8], at: usize, width: usize) -> u64 {
+pub(crate) fn le(bytes: &[u8], at: usize, width: usize) -> u64 {
     let mut word = [0; 8];
     word[..width].copy_from_slice(&bytes[at..at + width]);
     u64::from_le_bytes(word)
@@ -68,7 +68,7 @@ fn le(bytes: &[u8], at: usize, width: usize) -> u64 {
 /// An image in memory whose fields can be named.
 pub(crate) struct Target {
     pub(crate) bytes: Vec<u8>,
-    block_size: usize,
+    pub(crate) block_size: usize,
     inode_size: usize,
     inodes_per_group: usize,
     blocks_per_group: usize,
@@ -199,7 +199,7 @@ impl Target {
         block * self.block_size + group % per_block * 32
     }
 
-    fn inode(&self, ino: usize) -> usize {
+    pub(crate) fn inode(&self, ino: usize) -> usize {
         let table = le(
             &self.bytes,
             self.desc((ino - 1) / self.inodes_per_group) + 8,

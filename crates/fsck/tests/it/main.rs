@@ -7,6 +7,7 @@
 )]
 
 mod campaign;
+mod findings;
 mod hostile;
 mod judge;
 mod kernel;
@@ -15,5 +16,8 @@ mod optimize;
 mod program;
 mod repairs;
 mod samples;
+mod saved;
 mod shared_images;
+mod table;
+mod tree;
 mod verdict;
