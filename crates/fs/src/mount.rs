@@ -20,7 +20,7 @@ use ext2dax_format::superblock::{RawSuperblock, STATE_ERROR, STATE_VALID};
 use ext2dax_format::{Error, Features, Geometry, Ino, Result, Timestamp};
 use ext2dax_getblock::Volume;
 use ext2dax_pmem::{Pmem, PmemRegion};
-use ext2dax_sync::atomic::{AtomicBool, Ordering};
+use ext2dax_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use ext2dax_sync::lane::{LANES, lane};
 use ext2dax_sync::{Mutex, rank};
 
@@ -58,6 +58,8 @@ pub(crate) struct CoreParts {
     pub(crate) shared_attributes: Mutex<()>,
     privileged: bool,
     clock: Arc<dyn Clock>,
+    /// 0 until somebody asks.
+    overhead: AtomicU64,
 }
 
 impl fmt::Debug for Core {
@@ -116,6 +118,20 @@ impl Core {
 
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// Blocks of superblocks, descriptors, bitmaps and inode tables. Counted once: a large image has many groups.
+    fn overhead(&self) -> u64 {
+        let known = self.overhead.load(Ordering::Relaxed);
+        if known != 0 {
+            return known;
+        }
+        let first = u64::from(self.geometry.first_data_block());
+        let counted = self.geometry.all_groups().fold(first, |sum, group| {
+            sum + u64::from(self.geometry.group_overhead(group))
+        });
+        self.overhead.store(counted, Ordering::Relaxed);
+        counted
     }
 
     /// Whether the user for whom this mount acts may use the reserved blocks.
@@ -390,6 +406,7 @@ impl FileSystem {
             gates: Arc::new(Gates::new()),
             clock: options.clock.clone().unwrap_or_else(default_clock),
             privileged: may_use_reserve(&superblock, options),
+            overhead: AtomicU64::new(0),
             options: options.clone(),
             versions: Versions::new(),
             shared_attributes: Mutex::new(rank::TABLE, ()),
@@ -484,7 +501,7 @@ impl FileSystem {
         let geometry = &core.geometry;
         let overhead = match core.options.statfs {
             StatfsStyle::Minix => 0,
-            StatfsStyle::Bsd => overhead(geometry),
+            StatfsStyle::Bsd => core.overhead(),
         };
         let counts = core.volume.counts();
         StatFs {
@@ -566,14 +583,6 @@ fn check(
     Ok(LastUse {
         interrupted: interrupted.map(|record| record.stamp),
         unknown,
-    })
-}
-
-/// Blocks of superblocks, descriptors, bitmaps and inode tables.
-fn overhead(geometry: &Geometry) -> u64 {
-    let first = u64::from(geometry.first_data_block());
-    geometry.all_groups().fold(first, |sum, group| {
-        sum + u64::from(geometry.group_overhead(group))
     })
 }
 

@@ -229,8 +229,8 @@ impl State {
         };
         if top {
             // Any fixed rule that differs from call to call will do as a starting point.
-            let start = u32::try_from(self.free_inodes_guess().wrapping_mul(0x9e37_79b9) % groups)
-                .unwrap_or(0);
+            let free = self.exact(Kind::Inodes).unsigned_abs();
+            let start = u32::try_from(free.wrapping_mul(0x9e37_79b9) % groups).unwrap_or(0);
             let start = geometry.group(start).unwrap_or(home);
             return around(geometry, start)
                 .take(COMPARED_GROUPS)

@@ -10,6 +10,7 @@
 //!   cluster, and leaves the other positions to its page: others look for whole free clusters.
 //! * Reservations are advice. Before `NoSpace`, the search is repeated without them.
 
+use alloc::boxed::Box;
 use core::sync::atomic::Ordering;
 
 use ext2dax_format::{Error, FsBlock, GroupNr, Result, Run};
@@ -70,33 +71,37 @@ struct Window {
 /// What one file has reserved.
 #[derive(Debug, Default)]
 pub(crate) struct Windows {
-    held: [Option<Window>; 4],
-    oldest: usize,
+    /// Made with the first window: most inodes in core are small files and directories, which never have one.
+    held: Option<Box<Held>>,
     /// The block behind the last indirect block, in the same page cluster.
     table_goal: Option<FsBlock>,
 }
 
+#[derive(Debug, Default)]
+struct Held {
+    windows: [Option<Window>; 4],
+    oldest: usize,
+}
+
 impl Windows {
+    fn held(&self) -> impl Iterator<Item = &Window> {
+        let held = self.held.iter();
+        held.flat_map(|held| held.windows.iter().flatten())
+    }
+
     fn lines_in(&self, group: GroupNr) -> u128 {
-        let here = self
-            .held
-            .iter()
-            .flatten()
-            .filter(|window| window.group == group);
+        let here = self.held().filter(|window| window.group == group);
         here.fold(0, |lines, window| lines | window.lines)
     }
 
     fn for_chunk(&self, chunk: u32) -> Option<Window> {
-        self.held
-            .iter()
-            .flatten()
-            .copied()
-            .find(|window| window.chunk == chunk)
+        self.held().copied().find(|window| window.chunk == chunk)
     }
 
     fn keep(&mut self, state: &State, window: Window) {
-        let old = self.held[self.oldest].replace(window);
-        self.oldest = (self.oldest + 1) % self.held.len();
+        let held = self.held.get_or_insert_default();
+        let old = held.windows[held.oldest].replace(window);
+        held.oldest = (held.oldest + 1) % held.windows.len();
         if let Some(old) = old {
             let still = self.lines_in(old.group);
             state
@@ -108,11 +113,12 @@ impl Windows {
 
     /// Gives every reservation back.
     pub(crate) fn release(&mut self, state: &State) {
-        for window in self.held.iter_mut().filter_map(Option::take) {
+        for window in self.held() {
             state
                 .groups
                 .reserve_lines(window.group, window.lines, false);
         }
+        self.held = None;
         self.table_goal = None;
     }
 }

@@ -311,7 +311,7 @@ impl State {
     }
 
     /// The count as exactly as other threads allow: looks at every share.
-    fn exact(&self, kind: Kind) -> i64 {
+    pub(crate) fn exact(&self, kind: Kind) -> i64 {
         self.totals.of(kind).load(Ordering::Relaxed) + self.held_back(kind)
     }
 

@@ -10,6 +10,7 @@ mod attributes;
 #[cfg(target_os = "linux")]
 mod coherence;
 mod crash;
+mod crowd;
 mod differential;
 #[cfg(target_os = "linux")]
 mod exerciser;
@@ -25,4 +26,6 @@ mod pjdfstest;
 mod programs;
 #[cfg(target_os = "linux")]
 mod real_faults;
+#[cfg(target_os = "linux")]
+mod scale;
 mod scratch;

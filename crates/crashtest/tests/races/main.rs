@@ -10,6 +10,8 @@
     reason = "a test may fail by unwrapping, and says what it did"
 )]
 
+mod names;
+
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

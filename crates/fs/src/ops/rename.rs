@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use ext2dax_format::slot::{EntryPlace, Intent, Operation};
 use ext2dax_format::{CorruptKind, Error, Ino, LINK_MAX, Result};
-use ext2dax_sync::RwLockWriteGuard;
+use ext2dax_sync::{RwLockWriteGuard, mutant};
 
 use super::unlink::{self, Ending};
 use super::{check_name, named, rename_dir, rename_file, temporary};
@@ -179,7 +179,7 @@ fn attempt(
     let _writing = core.gates.write.enter();
     let same = core::ptr::eq(from, to);
     // Only a name that changes its directory can change the tree, and only one does at a time.
-    let tree = if same {
+    let tree = if same || mutant("renames without RENAME") {
         None
     } else {
         Some(mount.rename.lock())
@@ -417,7 +417,9 @@ fn lock_dirs<'a>(
     if core::ptr::eq(from, to) {
         return Ok(Dirs::Same(Dir::lock(core, from)?));
     }
-    let from_first = if family.above_to.contains(&from.ino().get()) {
+    let from_first = if mutant("directories locked as they are named") {
+        true
+    } else if family.above_to.contains(&from.ino().get()) {
         true
     } else if family.above_from.contains(&to.ino().get()) {
         false

@@ -12,6 +12,7 @@ use alloc::sync::Arc;
 
 use ext2dax_format::slot::{Intent, Operation};
 use ext2dax_format::{CorruptKind, Error, InodeFlags, Result};
+use ext2dax_sync::mutant;
 
 use super::{check_name, named};
 use crate::dir::{Change, Dir, Found};
@@ -39,7 +40,8 @@ pub(crate) fn unlink(mount: &Mount, parent: &Node, name: &[u8]) -> Result<()> {
     if child.is_dir() {
         return Err(Error::IsADirectory);
     }
-    let _child = child.lock.write_nested();
+    let _child =
+        (!mutant("a name goes without the file's lock")).then(|| child.lock.write_nested());
     check_removable(&child)?;
     dir.begin_change(Change::Remove)?;
     let links = child.record().links();
@@ -109,7 +111,8 @@ impl Ending {
         mount.core.slots.settle(child.record().protection_mark());
         // A file that got its first name on the list may be there still.
         let listed = mount.core.orphans.has_revived(child.ino());
-        if !listed && !child.is_open() {
+        let open = child.is_open() && !mutant("a name goes without a look for handles");
+        if !listed && !open {
             return Ok(Self::Now);
         }
         if !listed && child.record().file_acl() != 0 {
