@@ -102,10 +102,12 @@ impl<M: BlockMap> DaxFile<M> {
         self.size.store(size, Ordering::Release);
     }
 
-    /// Whether `sync` has something to do, so that the file must not be forgotten yet.
+    /// Whether `sync` has something to do, so that the file must not be forgotten yet. Waits for no lock, since caches ask
+    /// that hold leaves: a file that somebody is at counts as dirty.
     #[must_use]
     pub fn has_dirty(&self) -> bool {
-        let mut dirty = !self.unsynced.lock().is_empty();
+        let unsynced = self.unsynced.try_lock();
+        let mut dirty = unsynced.is_none_or(|unsynced| !unsynced.is_empty());
         self.space
             .each_present(0..MAX_UNITS, |_, word| dirty |= word.dirty() != 0);
         dirty

@@ -36,6 +36,8 @@ struct Slot {
     inode_hint: AtomicU32,
     /// No block below this index is free.
     block_hint: AtomicU32,
+    /// No page cluster that begins below this index is free as a whole.
+    cluster_hint: AtomicU32,
     /// Bitmap lines that a file has reserved: at most 65,528 / 512 = 128 of them.
     reserved: [AtomicU64; 2],
 }
@@ -294,6 +296,20 @@ impl Groups {
             Kind::Blocks => &slot.block_hint,
             Kind::Inodes => &slot.inode_hint,
         }
+    }
+
+    /// The hint of page clusters, where blocks are smaller than a page.
+    pub(crate) fn cluster_hint(&self, group: GroupNr) -> &AtomicU32 {
+        &self.slot(group).cluster_hint
+    }
+
+    /// Blocks of the group from `first` on are free again. The caller holds the group's lock.
+    pub(crate) fn lower_block_hints(&self, group: GroupNr, first: u32) {
+        let slot = self.slot(group);
+        slot.block_hint.fetch_min(first, Ordering::Relaxed);
+        // The cluster that the block is in may begin up to a page of the smallest blocks before it.
+        slot.cluster_hint
+            .fetch_min(first.saturating_sub(3), Ordering::Relaxed);
     }
 
     /// Bitmap lines reserved by files, one bit a line.

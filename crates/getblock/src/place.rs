@@ -430,14 +430,25 @@ impl State {
     fn take_packed(&self, want: Want, residue: Option<u32>) -> Option<Run> {
         let cluster = self.cluster();
         let look = |search: &Search<'_>| {
-            let from = self
-                .groups
-                .hint(search.group, Kind::Blocks)
-                .load(Ordering::Relaxed);
-            match residue {
-                None => search.best(from, want.len),
-                Some(residue) => search.best_clustered(from, want.len, cluster, residue),
+            let blocks = self.groups.hint(search.group, Kind::Blocks);
+            let from = blocks.load(Ordering::Relaxed);
+            let Some(residue) = residue else {
+                let hit = search.best(from, want.len)?;
+                if search.avoid == 0 && want.len == 1 {
+                    // Whatever lies before it is in use, by whom ever.
+                    blocks.store(hit.0, Ordering::Relaxed);
+                }
+                return Some(hit);
+            };
+            // Small files leave clusters behind that are free in part: not to be looked at again by each of them.
+            let clusters = self.groups.cluster_hint(search.group);
+            let from = from.max(clusters.load(Ordering::Relaxed));
+            let hit = search.best_clustered(from, want.len, cluster, residue)?;
+            if search.avoid == 0 && want.len <= cluster - residue {
+                // The first free one was good enough, and no reservation hid another.
+                clusters.store(hit.0, Ordering::Relaxed);
             }
+            Some(hit)
         };
         let good = want.len.min(GOOD_RUN);
         let mut best: Option<(GroupNr, u32)> = None;

@@ -420,9 +420,7 @@ impl State {
             {
                 let cleared = bitmap.clear(first, here.len);
                 self.adjust(group, Kind::Blocks, cleared.cast_signed());
-                self.groups
-                    .hint(group, Kind::Blocks)
-                    .fetch_min(first, Ordering::Relaxed);
+                self.groups.lower_block_hints(group, first);
             }
             rest = after;
         }
