@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use ext2dax_format::{Compat, indirect};
+use ext2dax_format::{Compat, Geometry, indirect};
 
 use crate::digest;
 use crate::layout::space::Grid;
@@ -322,7 +322,7 @@ impl Search<'_> {
             return Ok(Tried::Needs(blocks + 1));
         }
         let geometry = plan.geometry();
-        let grid = self.grid();
+        let grid = self.grid(geometry);
         let resize = plan.options().revision > 0
             && geometry.features().compat.contains(Compat::RESIZE_INODE);
         let bad = &self.filling.bad_blocks;
@@ -358,15 +358,19 @@ impl Search<'_> {
         Ok(Tried::Fits(Box::new((plan, layout))))
     }
 
-    fn grid(&self) -> Grid {
+    fn grid(&self, geometry: &Geometry) -> Grid {
         let block_size = u64::from(self.options.block_size);
         let small = |count: u64| u32::try_from(count).unwrap_or(1);
         let base = match self.filling.align {
             Align::Huge { base } if base.is_multiple_of(block_size) => Some(base),
             _ => None,
         };
+        // A group without a backup surely has a whole step, or steps are of no use.
+        let tables = 2 + geometry.inode_table_blocks();
+        let room = geometry.blocks_per_group().saturating_sub(tables);
+        let unit = base.map(|_| small(HUGE / block_size));
         Grid {
-            unit: base.map(|_| small(HUGE / block_size)),
+            unit: unit.filter(|unit| room >= 2 * unit - 1),
             page: base.map_or(1, |_| small((4096 / block_size).max(1))),
             phase: base.map_or(0, |base| small(base % HUGE / block_size)),
         }

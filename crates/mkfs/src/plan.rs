@@ -84,7 +84,7 @@ impl Plan {
     pub fn new(options: &Options, len: u64) -> Result<Self, Refusal> {
         let mut plan = Self::shaped(options, len, 0)?;
         let files = place_files(&plan.options, &plan.geometry);
-        plan.files = files.ok_or_else(|| Refusal::TooSmall {
+        plan.files = files.ok_or(Refusal::TooSmall {
             needed_kib: plan.needed_kib,
             has_kib: len / 1024,
         })?;

@@ -72,7 +72,7 @@ fn usage(error: &clap::Error) -> ExitCode {
 
 fn make(args: &Args) -> anyhow::Result<()> {
     refused::check(args)?;
-    let mut request = args.request()?;
+    let request = &mut args.request()?;
     for note in &request.notes {
         if args.verbose {
             let _ = writeln!(std::io::stderr(), "mkfs.ext2dax: {note}");
@@ -85,11 +85,11 @@ fn make(args: &Args) -> anyhow::Result<()> {
             .uuid
             .get_or_insert_with(|| *uuid::Uuid::new_v4().as_bytes());
     }
-    let mut image = plan(args, &mut request, &found)?;
+    let mut image = plan(args, request, &found)?;
     let target = found.sized(image.wanted);
     if !args.dry_run {
         target.check_free_to_use(args.force)?;
-        write(args, &mut image, &target, request.prezeroed)?;
+        write(args, &mut image, &target, request)?;
     }
     report::plan(args, &image, &target, !args.dry_run)
 }
@@ -110,6 +110,13 @@ pub(crate) enum Kind {
 }
 
 impl Planned {
+    pub(crate) fn filled(&self) -> Option<&FilledPlan> {
+        match &self.kind {
+            Kind::Empty(_) => None,
+            Kind::Filled(filled) => Some(filled),
+        }
+    }
+
     pub(crate) fn plan(&self) -> &Plan {
         match &self.kind {
             Kind::Empty(plan) => plan,
@@ -137,7 +144,7 @@ fn plan(args: &Args, request: &mut Request, found: &Found) -> anyhow::Result<Pla
     if room.is_none() {
         args.settle_smallest(&mut request.options);
     }
-    let tree = args.contents.tree(request)?;
+    let tree = args.contents.tree(request, &args.image)?;
     let filled = args.contents.filling(request, room)?.plan(tree);
     let filled = filled.map_err(|error| match error {
         FillError::Source(error) => anyhow::anyhow!("{error}"),
@@ -151,9 +158,14 @@ fn plan(args: &Args, request: &mut Request, found: &Found) -> anyhow::Result<Pla
     })
 }
 
-fn write(args: &Args, image: &mut Planned, target: &Target, prezeroed: bool) -> anyhow::Result<()> {
-    let opened = target.open(image.plan().len_bytes())?;
-    let before = if prezeroed {
+fn write(
+    args: &Args,
+    image: &mut Planned,
+    target: &Target,
+    request: &Request,
+) -> anyhow::Result<()> {
+    let opened = target.open(image.plan().len_bytes(), request.discard)?;
+    let before = if request.prezeroed {
         Before::Zeroes
     } else {
         opened.before
@@ -166,9 +178,7 @@ fn write(args: &Args, image: &mut Planned, target: &Target, prezeroed: bool) -> 
         }
     };
     let written = match &mut image.kind {
-        Kind::Empty(plan) => plan
-            .write_with(&opened.pmem, before, progress)
-            .map_err(FillError::Refusal),
+        Kind::Empty(plan) => plan.write_to(&opened.medium(), before, progress),
         Kind::Filled(filled) => filled.write(&opened.medium(), before, progress),
     };
     if let Some(bar) = bar {

@@ -9,8 +9,17 @@ use std::path::{Path, PathBuf};
 
 use ext2dax_format::device::Device;
 
+use crate::tree::Tree;
+
+mod devices;
 pub(crate) mod directory;
 pub(crate) mod scan;
+pub(crate) mod tar;
+
+/// How names begin that mark what a layer removes.
+pub(crate) const WHITEOUT: &[u8] = b".wh.";
+/// The name that says that a directory has nothing from earlier layers.
+const OPAQUE: &[u8] = b".wh..wh..opq";
 
 /// Why contents cannot go into an image, and which file it is about.
 #[derive(Debug)]
@@ -27,6 +36,17 @@ pub struct SourceError {
 pub enum Why {
     /// The system refused to read it.
     Io(io::Error),
+    /// An archive that is damaged, or has something that an image cannot.
+    Archive {
+        /// Which member, from 1.
+        member: u64,
+        /// Where its header starts, in bytes, unpacked.
+        at: u64,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// A line of a device table that makes no sense.
+    Line(u32, &'static str),
     /// It was another file, longer, shorter or newer when its bytes were read.
     Changed,
     /// There is nothing of that name.
@@ -122,6 +142,10 @@ impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io(error) => error.fmt(f),
+            Self::Archive { member, at, what } => {
+                write!(f, "member {member} at byte {at}: {what}")
+            }
+            Self::Line(line, what) => write!(f, "line {line}: {what}"),
             Self::Changed => f.write_str("changed while it was read"),
             Self::Missing => f.write_str("is not there"),
             Self::ClimbsOut => f.write_str("leads out of the root with .."),
@@ -178,6 +202,17 @@ impl fmt::Display for Why {
             Self::Unmapped(what, id) => {
                 write!(f, "{what} {id} is in no --{what}-map; see --map-rest")
             }
+        }
+    }
+}
+
+impl Tree {
+    /// Carries out one mark of a layer: everything in the directory goes, or one name.
+    pub(crate) fn white_out_name(&mut self, directory: &[u8], mark: &[u8]) {
+        if mark == OPAQUE {
+            self.clear(directory);
+        } else if let Some(name) = mark.strip_prefix(WHITEOUT) {
+            self.remove(directory::join(directory, name));
         }
     }
 }

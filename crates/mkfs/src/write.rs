@@ -52,19 +52,25 @@ impl Plan {
         before: Before,
         mut progress: impl FnMut(Progress),
     ) -> Result<(), Refusal> {
-        self.write_around(pmem, before, &mut progress, |image| {
-            image.write_files();
+        let write = |at, bytes: &[u8]| {
+            pmem.write_flushed(at, bytes);
+            Ok(())
+        };
+        self.write_around(pmem, &write, before, &mut progress, |image| {
+            image.write_files()?;
             Ok(None)
         })
     }
 
-    /// Writes everything but files, which `files` does; the UUID that it returns replaces the planned one.
+    /// Writes everything but files, which `files` does; the UUID that it returns replaces the planned one. Bytes go
+    /// through `write`, which can fail where a store could only be killed: in a file that has no blocks yet.
     pub(crate) fn write_around<E: From<Refusal>>(
         &self,
         pmem: &Pmem,
+        write: &Write<'_, E>,
         before: Before,
         progress: &mut dyn FnMut(Progress),
-        files: impl FnOnce(&Image<'_>) -> Result<Option<[u8; 16]>, E>,
+        files: impl FnOnce(&Image<'_, E>) -> Result<Option<[u8; 16]>, E>,
     ) -> Result<(), E> {
         if pmem.len() < self.len_bytes() {
             let (planned, len) = (self.len_bytes(), pmem.len());
@@ -76,27 +82,32 @@ impl Plan {
         let magic = Off::<U16>::new(
             SUPERBLOCK_OFFSET + core::mem::offset_of!(RawSuperblock, s_magic) as u64,
         );
+        if before == Before::Zeroes {
+            // The block gets its place in a file.
+            write(SUPERBLOCK_OFFSET, &[0; 1024])?;
+        }
         // PUBLISH: no file system. Before: whatever was there. After: nothing that a driver would mount.
         pmem.publish(magic, U16::ZERO);
         let image = Image {
             plan: self,
             pmem,
+            write,
             before,
         };
         let groups = self.geometry.groups();
         for group in self.geometry.all_groups() {
-            image.write_group(group);
+            image.write_group(group)?;
             progress(Progress {
                 done: group.get() + 1,
                 groups,
             });
         }
-        image.write_descriptors();
+        image.write_descriptors()?;
         let mut raw = self.superblock;
         if let Some(uuid) = files(&image)? {
             raw.s_uuid = uuid;
         }
-        image.write_superblocks(raw);
+        image.write_superblocks(raw)?;
         pmem.fence();
         // PUBLISH: the file system. Before: everything is in place, and nobody takes it for one. After: whole and clean.
         pmem.publish(magic, self.superblock.s_magic);
@@ -105,21 +116,24 @@ impl Plan {
     }
 }
 
+/// Writes bytes at a place.
+pub(crate) type Write<'a, E> = dyn Fn(u64, &[u8]) -> Result<(), E> + Sync + 'a;
+
 /// An image while it is written.
-pub(crate) struct Image<'a> {
-    pub(crate) plan: &'a Plan,
-    pub(crate) pmem: &'a Pmem,
+pub(crate) struct Image<'a, E> {
+    plan: &'a Plan,
+    pmem: &'a Pmem,
+    write: &'a Write<'a, E>,
     before: Before,
 }
 
-impl Image<'_> {
+impl<E> Image<'_, E> {
     pub(crate) fn offset(&self, block: u32) -> u64 {
         u64::from(block) << self.plan.geometry.block_bits()
     }
 
-    fn put(&self, at: u64, bytes: &[u8]) {
-        self.pmem.write(at, bytes);
-        self.pmem.flush(at, bytes.len() as u64);
+    fn put(&self, at: u64, bytes: &[u8]) -> Result<(), E> {
+        (self.write)(at, bytes)
     }
 
     fn clear(&self, at: u64, len: u64) {
@@ -130,7 +144,7 @@ impl Image<'_> {
     }
 
     /// Bitmaps and an empty inode table.
-    fn write_group(&self, group: GroupNr) {
+    fn write_group(&self, group: GroupNr) -> Result<(), E> {
         let geometry = &self.plan.geometry;
         let desc = self.plan.desc(group);
         let mut bits = vec![0_u8; geometry.block_size() as usize];
@@ -142,7 +156,7 @@ impl Image<'_> {
         }
         // Bits that stand for no block are set, so that nobody allocates them.
         bitmap::set_range(&mut bits, all.len, geometry.bits_per_block());
-        self.put(self.offset(desc.bg_block_bitmap.get()), &bits);
+        self.put(self.offset(desc.bg_block_bitmap.get()), &bits)?;
 
         bits.fill(0);
         let before = group.get() * geometry.inodes_per_group();
@@ -160,14 +174,15 @@ impl Image<'_> {
             geometry.inodes_per_group(),
             geometry.bits_per_block(),
         );
-        self.put(self.offset(desc.bg_inode_bitmap.get()), &bits);
+        self.put(self.offset(desc.bg_inode_bitmap.get()), &bits)?;
 
         let table = u64::from(geometry.inode_table_blocks()) << geometry.block_bits();
         self.clear(self.offset(desc.bg_inode_table.get()), table);
+        Ok(())
     }
 
     /// The descriptor table, and its copies behind each backup or, with meta_bg, in two more groups of each meta group.
-    fn write_descriptors(&self) {
+    fn write_descriptors(&self) -> Result<(), E> {
         let geometry = &self.plan.geometry;
         let descs: Vec<RawGroupDesc> = geometry
             .all_groups()
@@ -192,17 +207,18 @@ impl Image<'_> {
                     self.put(
                         self.offset(geometry.group_first_block(group).get() + skip),
                         &block,
-                    );
+                    )?;
                 }
             } else {
                 for group in self.groups_with_super() {
                     self.put(
                         self.offset(geometry.group_first_block(group).get() + 1 + index),
                         &block,
-                    );
+                    )?;
                 }
             }
         }
+        Ok(())
     }
 
     fn groups_with_super(&self) -> impl Iterator<Item = GroupNr> + '_ {
@@ -213,24 +229,25 @@ impl Image<'_> {
     }
 
     /// Primary without its magic number, backups with it.
-    fn write_superblocks(&self, mut raw: RawSuperblock) {
+    fn write_superblocks(&self, mut raw: RawSuperblock) -> Result<(), E> {
         let geometry = &self.plan.geometry;
         for group in self.groups_with_super().skip(1) {
             raw.s_block_group_nr = U16::new(u16::try_from(group.get()).unwrap_or(u16::MAX));
             self.put(
                 self.offset(geometry.group_first_block(group).get()),
                 raw.as_bytes(),
-            );
+            )?;
         }
         raw.s_block_group_nr = U16::ZERO;
         raw.s_magic = U16::ZERO;
         self.clear(0, SUPERBLOCK_OFFSET);
-        self.put(SUPERBLOCK_OFFSET, raw.as_bytes());
+        self.put(SUPERBLOCK_OFFSET, raw.as_bytes())?;
         let rest = SUPERBLOCK_OFFSET + 1024;
         self.clear(rest, u64::from(geometry.block_size()).max(rest) - rest);
+        Ok(())
     }
 
-    fn write_files(&self) {
+    pub(crate) fn write_files(&self) -> Result<(), E> {
         let (geometry, files, options) =
             (&self.plan.geometry, &self.plan.files, &self.plan.options);
         let lost_found = geometry
@@ -240,24 +257,25 @@ impl Image<'_> {
         let mut root = self.inode(FileType::Directory, options.root_mode, 3);
         set_owner(&mut root, options.root_owner);
         self.give_blocks(&mut root, &[files.root]);
-        self.write_inode(Ino::ROOT, &root);
+        self.write_inode(Ino::ROOT, &root)?;
         let names = [
             (&b"."[..], Ino::ROOT),
             (b"..", Ino::ROOT),
             (b"lost+found", lost_found),
         ];
-        self.write_entries(files.root, &names);
+        self.write_entries(files.root, &names)?;
 
         let mut inode = self.inode(FileType::Directory, 0o700, 2);
         self.give_blocks(&mut inode, &files.lost_found);
-        self.write_inode(lost_found, &inode);
+        self.write_inode(lost_found, &inode)?;
         for (index, &block) in files.lost_found.iter().enumerate() {
             let names = [(&b"."[..], lost_found), (b"..", Ino::ROOT)];
-            self.write_entries(block, if index == 0 { &names } else { &[] });
+            self.write_entries(block, if index == 0 { &names } else { &[] })?;
         }
         if let Some(block) = files.resize {
-            self.write_resize_inode(block);
+            self.write_resize_inode(block)?;
         }
+        Ok(())
     }
 
     fn inode(&self, kind: FileType, mode: u16, links: u16) -> RawInode {
@@ -282,24 +300,25 @@ impl Image<'_> {
         inode.i_blocks = U32::new(count * self.plan.geometry.sectors_per_block());
     }
 
-    fn write_inode(&self, ino: Ino, inode: &RawInode) {
+    fn write_inode(&self, ino: Ino, inode: &RawInode) -> Result<(), E> {
         let geometry = &self.plan.geometry;
         let (group, index) = geometry.locate_ino(ino);
         let table = self.offset(self.plan.desc(group).bg_inode_table.get());
         let at = table + u64::from(index) * u64::from(geometry.inode_size());
-        self.put(at, inode.as_bytes());
+        self.put(at, inode.as_bytes())?;
         if geometry.inode_size() > 128 {
             let extra = RawInodeExtra {
                 i_extra_isize: U16::new(EXTRA_ISIZE),
                 i_crtime: U32::new(self.plan.options.time),
                 ..RawInodeExtra::default()
             };
-            self.put(at + 128, extra.as_bytes());
+            self.put(at + 128, extra.as_bytes())?;
         }
+        Ok(())
     }
 
     /// A directory block with these entries, the last one or a free one filling it.
-    fn write_entries(&self, block: u32, names: &[(&[u8], Ino)]) {
+    fn write_entries(&self, block: u32, names: &[(&[u8], Ino)]) -> Result<(), E> {
         let geometry = &self.plan.geometry;
         let block_size = geometry.block_size();
         let mut bytes = vec![0; block_size as usize];
@@ -328,12 +347,13 @@ impl Image<'_> {
             let head = RawDirEntry::new(None, block_size, 0, None, geometry);
             bytes[..8].copy_from_slice(head.as_bytes());
         }
-        self.put(self.offset(block), &bytes);
+        self.put(self.offset(block), &bytes)?;
+        Ok(())
     }
 
     /// Inode 7 owns the reserved descriptor blocks: its double indirect block names those behind the primary superblock,
     /// each of which is an indirect block that names its copies behind the backups.
-    pub(crate) fn write_resize_inode(&self, block: u32) {
+    pub(crate) fn write_resize_inode(&self, block: u32) -> Result<(), E> {
         let geometry = &self.plan.geometry;
         let addrs = geometry.addr_per_block();
         let reserved = geometry.reserved_gdt_blocks();
@@ -350,9 +370,9 @@ impl Image<'_> {
                 *slot = U32::new(copy);
                 self.clear(self.offset(copy), u64::from(geometry.block_size()));
             }
-            self.put(self.offset(primary), single.as_bytes());
+            self.put(self.offset(primary), single.as_bytes())?;
         }
-        self.put(self.offset(block), double.as_bytes());
+        self.put(self.offset(block), double.as_bytes())?;
 
         let mut inode = self.inode(FileType::Regular, 0o600, 1);
         inode.i_block[indirect::INDIRECT_SLOT as usize + 1] = U32::new(block);
@@ -365,7 +385,8 @@ impl Image<'_> {
         [inode.i_size, inode.i_size_high] = size;
         let copies = u32::try_from(backups.len()).expect("few backups") + 1;
         inode.i_blocks = U32::new((1 + reserved * copies) * geometry.sectors_per_block());
-        self.write_inode(Ino::RESIZE, &inode);
+        self.write_inode(Ino::RESIZE, &inode)?;
+        Ok(())
     }
 }
 

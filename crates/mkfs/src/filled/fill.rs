@@ -15,7 +15,7 @@ use crate::layout::{Branches, Extent, runs_of};
 use crate::source::Open;
 use crate::tree::{Body, NodeId};
 use crate::write::{Before, Image, Progress};
-use crate::{digest, parallel, plan};
+use crate::{Plan, digest, parallel, plan};
 
 /// Files that one step of a thread writes.
 const FILES: u32 = 64;
@@ -40,6 +40,25 @@ impl From<io::Error> for FillError {
     }
 }
 
+impl Plan {
+    /// [`Plan::write_with`] to a file, where a file system that is full is an error.
+    ///
+    /// # Errors
+    /// As [`Plan::write_with`], and what the system says.
+    pub fn write_to(
+        &self,
+        medium: &Medium<'_>,
+        before: Before,
+        mut progress: impl FnMut(Progress),
+    ) -> Result<(), FillError> {
+        let write = |at, bytes: &[u8]| medium.write(at, bytes).map_err(FillError::Target);
+        self.write_around(medium.pmem(), &write, before, &mut progress, |image| {
+            image.write_files()?;
+            Ok(None)
+        })
+    }
+}
+
 impl FilledPlan {
     /// Writes the image. The UUID is known afterwards: see [`FilledPlan::plan`].
     ///
@@ -54,13 +73,14 @@ impl FilledPlan {
     ) -> Result<(), FillError> {
         let mut uuid = None;
         let this = &*self;
-        let written = this
-            .plan
-            .write_around(medium.pmem(), before, &mut progress, |image| {
-                let pieces = this.fill(image, *medium)?;
-                uuid = this.content.map(|tree| this.content_uuid(tree, &pieces));
-                Ok::<_, FillError>(uuid)
-            });
+        let write = |at, bytes: &[u8]| medium.write(at, bytes).map_err(FillError::Target);
+        let written =
+            this.plan
+                .write_around(medium.pmem(), &write, before, &mut progress, |image| {
+                    let pieces = this.fill(image, *medium)?;
+                    uuid = this.content.map(|tree| this.content_uuid(tree, &pieces));
+                    Ok::<_, FillError>(uuid)
+                });
         written?;
         if let Some(uuid) = uuid {
             self.plan.superblock.s_uuid = uuid;
@@ -82,7 +102,11 @@ impl FilledPlan {
     }
 
     /// All files. Returns the digests of their bytes, in the order of the files.
-    fn fill(&self, image: &Image<'_>, medium: Medium<'_>) -> Result<Vec<u128>, FillError> {
+    fn fill(
+        &self,
+        image: &Image<'_, FillError>,
+        medium: Medium<'_>,
+    ) -> Result<Vec<u128>, FillError> {
         let steps = self.steps();
         let found = parallel::try_map(steps.len(), self.threads, |nr| {
             let mut out = Out::new(medium);
@@ -102,7 +126,7 @@ impl FilledPlan {
             Ok::<_, FillError>(digests)
         })?;
         if let Some(block) = self.layout.resize {
-            image.write_resize_inode(block);
+            image.write_resize_inode(block)?;
         }
         Ok(found.into_iter().flatten().collect())
     }
@@ -167,7 +191,7 @@ impl FilledPlan {
     /// A run of inodes of one group.
     fn inodes(
         &self,
-        image: &Image<'_>,
+        image: &Image<'_, FillError>,
         first: u32,
         count: u32,
         out: &mut Out<'_>,
@@ -186,7 +210,7 @@ impl FilledPlan {
         Ok(())
     }
 
-    fn table(&self, image: &Image<'_>, group: GroupNr) -> u64 {
+    fn table(&self, image: &Image<'_, FillError>, group: GroupNr) -> u64 {
         image.offset(self.plan.desc(group).bg_inode_table.get())
     }
 
@@ -285,6 +309,10 @@ impl FilledPlan {
             self.offset(extent.physical),
         );
         let mut done = 0;
+        if self.content.is_none() {
+            // Nobody asks for a digest, so the bytes need not come here at all.
+            done = out.copy_inside(open, from, to, len)?;
+        }
         while done < len {
             let step = usize::try_from(len - done)
                 .unwrap_or(Out::MAX)

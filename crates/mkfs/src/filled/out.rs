@@ -5,6 +5,9 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 
 use ext2dax_pmem::Pmem;
+use rustix::fs::copy_file_range;
+
+use crate::source::Open;
 
 /// Where an image goes.
 #[derive(Clone, Copy, Debug)]
@@ -35,12 +38,7 @@ impl<'a> Medium<'a> {
         self.pmem
     }
 
-    /// The file, for copies inside the kernel.
-    pub(super) fn as_file(&self) -> Option<(&'a File, u64)> {
-        self.file
-    }
-
-    fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
         match self.file {
             Some((file, offset)) => file.write_all_at(bytes, offset + at),
             None => {
@@ -51,6 +49,8 @@ impl<'a> Medium<'a> {
     }
 }
 
+/// Copies inside the kernel start at this length.
+const WORTH_A_CALL: u64 = 256 << 10;
 /// Bytes gathered before they are written.
 const GATHER: usize = 512 << 10;
 
@@ -83,6 +83,36 @@ impl<'a> Out<'a> {
         let from = self.bytes.len();
         self.bytes.resize(from + len, 0);
         Ok(&mut self.bytes[from..])
+    }
+
+    /// Lets the kernel copy, or share blocks where the file system can, as far as it goes: whoever calls does the rest.
+    pub(super) fn copy_inside(
+        &mut self,
+        open: &Open<'_>,
+        from: u64,
+        to: u64,
+        len: u64,
+    ) -> io::Result<u64> {
+        let (Some((file, offset)), Some((source, from))) =
+            (self.medium.file, open.place(from, len))
+        else {
+            return Ok(0);
+        };
+        if len < WORTH_A_CALL {
+            return Ok(0);
+        }
+        self.flush()?;
+        let mut done = 0;
+        while done < len {
+            let (mut from, mut to) = (from + done, offset + to + done);
+            let step = usize::try_from(len - done).unwrap_or(usize::MAX);
+            match copy_file_range(source, Some(&mut from), file, Some(&mut to), step) {
+                Ok(0) | Err(_) => break,
+                Ok(copied) => done += copied as u64,
+            }
+        }
+        // A piece of a block is for the caller, who pads it.
+        Ok(done - done % 4096)
     }
 
     /// Writes what was gathered.

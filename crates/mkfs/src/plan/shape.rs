@@ -47,7 +47,8 @@ pub(super) fn find_shape(options: &Options, blocks: u32, needed: u32) -> Result<
         }
         shape.groups = (shape.blocks - first).div_ceil(shape.blocks_per_group);
         let per_group = wanted.div_ceil(shape.groups);
-        if per_group > block_size * 8 {
+        let least = needed.div_ceil(shape.groups);
+        if per_group > block_size * 8 || least > max_per_group(options) {
             if shape.blocks_per_group < 256 {
                 return Err(Refusal::Inodes {
                     wanted: u64::from(wanted),
@@ -59,6 +60,10 @@ pub(super) fn find_shape(options: &Options, blocks: u32, needed: u32) -> Result<
             continue;
         }
         shape.inodes_per_group = fill_table(options, per_group, shape.groups);
+        if shape.inodes_per_group < least {
+            // Rounding down, as mke2fs does, would leave a file without an inode.
+            shape.inodes_per_group = fill_table(options, least.next_multiple_of(8), shape.groups);
+        }
         shape.reserved_gdt = reserved_gdt_blocks(options, &shape)?;
         let desc_blocks = shape.groups.div_ceil(block_size / 32);
         if shape.reserved_gdt + desc_blocks > shape.blocks_per_group * 3 / 4 && options.revision > 0
@@ -128,6 +133,12 @@ fn ratio_by_size(bytes: u64) -> u32 {
         4_194_304..16_777_216 => 32_768,
         _ => 65_536,
     }
+}
+
+/// The most inodes of a group, whose count has 16 bits.
+fn max_per_group(options: &Options) -> u32 {
+    let per_block = options.block_size / options.inode_size;
+    (65_536 - per_block.max(8)).min(options.block_size * 8)
 }
 
 /// Inodes per group that fill the blocks of the table, a multiple of 8, and not more in all than 32 bits count.

@@ -134,6 +134,8 @@ pub(crate) struct Request {
     pub(crate) align: bool,
     /// Where the image's first byte counts as being, if not at its offset.
     pub(crate) align_base: Option<u64>,
+    /// Give back what the target's free blocks took.
+    pub(crate) discard: bool,
     /// No extended attributes.
     pub(crate) no_attributes: bool,
     /// `num_backup_sb` was given.
@@ -164,6 +166,7 @@ impl Args {
             random_uuid: self.uuid.as_deref() == Some("random"),
             prezeroed: false,
             align: true,
+            discard: true,
             align_base: None,
             no_attributes: false,
             backups_given: false,

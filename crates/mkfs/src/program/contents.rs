@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::{ArgAction, Args as ClapArgs};
@@ -17,12 +17,16 @@ use crate::{
 #[derive(ClapArgs, Debug)]
 #[command(next_help_heading = "Contents")]
 pub(crate) struct ContentsArgs {
-    /// Fill the image from a directory; several add up, later ones replace what earlier ones brought
-    #[arg(short = 'd', value_name = "DIR", action = ArgAction::Append)]
+    /// Fill the image from a directory or a tar archive, plain, gzip or zstd; - is an archive from the standard input.
+    /// Several add up, later ones replace what earlier ones brought
+    #[arg(short = 'd', value_name = "DIR|TAR|-", action = ArgAction::Append)]
     sources: Vec<OsString>,
     /// Directory in the image below which the contents go
     #[arg(long, value_name = "/PATH")]
     prefix: Option<String>,
+    /// Table of device nodes, owners and modes, as genext2fs and Buildroot have it
+    #[arg(long, value_name = "FILE", action = ArgAction::Append)]
+    devtable: Vec<PathBuf>,
     /// Leave out what matches, and all below it; a pattern with a / is for whole paths
     #[arg(long, value_name = "GLOB", action = ArgAction::Append)]
     exclude: Vec<String>,
@@ -56,6 +60,9 @@ pub(crate) struct ContentsArgs {
     /// What becomes a hole: blocks of zeroes, what is a hole in the source (keep), or nothing (fill)
     #[arg(long, value_name = "zeroes|keep|fill")]
     holes: Option<String>,
+    /// Sources are OCI layers: names .wh.* remove what earlier ones brought
+    #[arg(long)]
+    whiteouts: bool,
     /// Threads that read and copy
     #[arg(long, value_name = "COUNT")]
     threads: Option<usize>,
@@ -64,7 +71,7 @@ pub(crate) struct ContentsArgs {
 impl ContentsArgs {
     /// Whether there are any.
     pub(crate) fn given(&self) -> bool {
-        !self.sources.is_empty()
+        !self.sources.is_empty() || !self.devtable.is_empty()
     }
 
     /// No option is taken and then ignored.
@@ -85,6 +92,7 @@ impl ContentsArgs {
             (!self.chown.is_empty(), "--chown"),
             (self.xattrs.is_some(), "--xattrs"),
             (self.holes.is_some(), "--holes"),
+            (self.whiteouts, "--whiteouts"),
         ];
         match table.iter().find(|row| row.0) {
             Some((_, name)) => bail!("{name}: needs contents, see -d"),
@@ -134,7 +142,7 @@ impl ContentsArgs {
             owners: self.owners()?,
             attributes,
             paths,
-            whiteouts: false,
+            whiteouts: self.whiteouts,
         })
     }
 
@@ -161,7 +169,7 @@ impl ContentsArgs {
     }
 
     /// Reads all sources.
-    pub(crate) fn tree(&self, request: &Request) -> anyhow::Result<Tree> {
+    pub(crate) fn tree(&self, request: &Request, image: &Path) -> anyhow::Result<Tree> {
         let rules = self.rules(request)?;
         let mut tree = Tree::new();
         for source in &self.sources {
@@ -169,7 +177,14 @@ impl ContentsArgs {
             if source.as_bytes().is_empty() {
                 bail!("-d: an empty name");
             }
-            tree.add_directory(path, &rules, self.threads())?;
+            if path.is_dir() {
+                tree.add_directory(path, &rules, self.threads())?;
+            } else {
+                tree.add_tar(path, &rules, image.parent().unwrap_or(Path::new(".")))?;
+            }
+        }
+        for table in &self.devtable {
+            tree.add_device_table(table)?;
         }
         Ok(tree)
     }

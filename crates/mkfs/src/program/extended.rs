@@ -63,7 +63,9 @@ fn apply_one(key: &str, value: Option<&str>, request: &mut Request) -> anyhow::R
         },
         "align_base" => request.align_base = Some(size::parse_size(needed()?, 1)?),
         "no_copy_xattrs" => request.no_attributes = true,
-        "nodiscard" | "discard" | "lazy_itable_init" => {
+        "discard" => request.discard = true,
+        "nodiscard" => request.discard = false,
+        "lazy_itable_init" => {
             request
                 .notes
                 .push(format!("-E {key}: changes nothing here"));

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::Planned;
 use super::args::Args;
 use super::target::Target;
-use crate::Plan;
+use crate::{FilledPlan, Plan};
 
 /// The plan, or what was made of it.
 pub(crate) fn plan(
@@ -47,12 +47,20 @@ fn print_text(
         geometry.inodes_count(),
         geometry.inode_size()
     )?;
+    let filled = image.filled();
+    let id = match filled {
+        // Nobody knows it before the bytes are read.
+        Some(filled) if !made && filled.uuid_follows() => "from the contents".to_owned(),
+        _ => uuid(plan).to_string(),
+    };
     writeln!(
         out,
-        "UUID {}, features {}",
-        uuid(plan),
+        "UUID {id}, features {}",
         geometry.features().names(",")
     )?;
+    if let Some(filled) = filled {
+        contents(out, filled)?;
+    }
     if plan.left_off() > 0 {
         writeln!(
             out,
@@ -81,6 +89,26 @@ fn print_text(
     Ok(())
 }
 
+fn contents(out: &mut impl Write, filled: &FilledPlan) -> io::Result<()> {
+    writeln!(
+        out,
+        "{} files, {} KiB in blocks",
+        filled.files(),
+        filled.data_bytes() / 1024
+    )?;
+    let coverage = filled.coverage();
+    if coverage.large_files > 0 {
+        writeln!(
+            out,
+            "{} files of 2 MiB and more: {}.{:02} % of their bytes in whole aligned steps of 2 MiB",
+            coverage.large_files,
+            coverage.aligned_bytes * 100 / coverage.large_bytes.max(1),
+            coverage.aligned_bytes * 10_000 / coverage.large_bytes.max(1) % 100
+        )?;
+    }
+    Ok(())
+}
+
 fn print_json(
     out: &mut impl Write,
     image: &Planned,
@@ -90,7 +118,7 @@ fn print_json(
     let plan = image.plan();
     let (geometry, raw) = (plan.geometry(), plan.superblock());
     let features = geometry.features().names(",").to_string();
-    let object = json!({
+    let mut object = json!({
         "schema": 1,
         "image": target.name().to_string(),
         "made": made,
@@ -113,6 +141,19 @@ fn print_json(
         "uuid": uuid(plan).to_string(),
         "label": String::from_utf8_lossy(raw.volume_name()),
     });
+    if let Some(filled) = image.filled() {
+        if !made && filled.uuid_follows() {
+            object["uuid"] = serde_json::Value::Null;
+        }
+        let coverage = filled.coverage();
+        object["contents"] = json!({
+            "files": filled.files(),
+            "bytes_in_blocks": filled.data_bytes(),
+            "large_files": coverage.large_files,
+            "large_bytes": coverage.large_bytes,
+            "large_bytes_aligned": coverage.aligned_bytes,
+        });
+    }
     writeln!(out, "{object}")
 }
 

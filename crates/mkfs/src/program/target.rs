@@ -190,13 +190,17 @@ impl Target {
 
     /// Makes room for the image and maps it. A file that holds nothing else is written aside, without a name where the
     /// file system can, and takes its place when it is done.
-    pub(crate) fn open(&self, planned: u64) -> anyhow::Result<Opened<'_>> {
+    pub(crate) fn open(&self, planned: u64, discard: bool) -> anyhow::Result<Opened<'_>> {
         let end = self.offset.checked_add(self.len.max(planned));
         let end = end.with_context(|| format!("{}: too large", self.name()))?;
-        let whole = self.offset == 0 && matches!(self.kind, Kind::Missing)
-            || self.offset == 0 && matches!(self.kind, Kind::File(len) if len <= end);
+        let fits = match self.kind {
+            Kind::Missing => true,
+            Kind::File(len) => len <= end,
+            Kind::Device => false,
+        };
+        let whole = self.offset == 0 && fits;
         if !whole {
-            return self.open_in_place(planned, end);
+            return self.open_in_place(planned, end, discard);
         }
         let old = match self.kind {
             Kind::File(1..) => Some(FileRegion::open(&self.path, Access::ReadWrite)?),
@@ -218,7 +222,7 @@ impl Target {
     }
 
     /// A device, or a file that holds more than the image.
-    fn open_in_place(&self, planned: u64, end: u64) -> anyhow::Result<Opened<'_>> {
+    fn open_in_place(&self, planned: u64, end: u64, discard: bool) -> anyhow::Result<Opened<'_>> {
         let made = self.kind == Kind::Missing;
         if self.kind != Kind::Device {
             let open = || -> std::io::Result<()> {
@@ -237,10 +241,11 @@ impl Target {
         let region =
             FileRegion::open_at(&self.path, Access::ReadWrite, self.offset, Some(planned))?;
         let file = bulk_file(&region)?;
+        let cleared = made || discard && clear(&region, self.offset, end - self.offset);
         Ok(Opened {
             target: self,
             pmem: Pmem::new(region),
-            before: if made {
+            before: if cleared {
                 Before::Zeroes
             } else {
                 Before::Anything
@@ -271,6 +276,17 @@ impl Opened<'_> {
             None => Ok(()),
         }
     }
+}
+
+/// Gives back what the range takes, and with it its bytes: a hole in a file, a discard that leaves zeroes on a device.
+/// Whether that was possible; a device that cannot promise zeroes refuses.
+fn clear(region: &FileRegion, offset: u64, len: u64) -> bool {
+    use rustix::fs::FallocateFlags;
+    if matches!(region.medium(), MediumKind::DaxDevice) {
+        return false;
+    }
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    rustix::fs::fallocate(region.file(), flags, offset, len).is_ok()
 }
 
 /// The file behind a region whose stores go to a page cache anyway.

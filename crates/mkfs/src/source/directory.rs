@@ -24,6 +24,12 @@ struct Found {
     attributes: Vec<Attribute>,
 }
 
+impl Found {
+    fn is_whiteout(&self) -> bool {
+        self.name.starts_with(super::WHITEOUT)
+    }
+}
+
 /// A directory that is still to be read: its path on the host, its path inside, its node.
 struct Pending {
     path: PathBuf,
@@ -70,7 +76,16 @@ impl Tree {
             })?;
             let mut next = Vec::new();
             for (directory, found) in pending.iter().zip(found) {
+                if rules.whiteouts {
+                    for mark in found.iter().filter(|file| file.is_whiteout()) {
+                        self.white_out_name(&directory.inside, &mark.name);
+                    }
+                }
+                let marks = rules.whiteouts;
                 for file in found {
+                    if marks && file.is_whiteout() {
+                        continue;
+                    }
                     self.take(directory, file, rules, &mut links, &mut next)?;
                 }
             }

@@ -6,7 +6,12 @@ use std::process::Command;
 
 /// Whether a judge is there. Where it must be (`CI=true`), its absence is a failure.
 pub(crate) fn present(program: &str) -> bool {
-    let found = Command::new(program).arg("-V").output().is_ok();
+    present_as(program, "-V")
+}
+
+/// [`present`] for a program that tells its version otherwise.
+pub(crate) fn present_as(program: &str, version: &str) -> bool {
+    let found = Command::new(program).arg(version).output().is_ok();
     if !found {
         assert!(
             std::env::var_os("CI").is_none_or(|value| value != "true"),

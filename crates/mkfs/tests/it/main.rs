@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic: that is how it fails")]
 
+mod contents;
 mod geometry;
 mod images;
 mod judge;
 mod program;
+mod tree;
