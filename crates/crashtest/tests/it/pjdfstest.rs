@@ -13,7 +13,7 @@ use crate::scratch;
 /// Options of mke2fs for the images. Inodes of 256 bytes: smaller ones have whole seconds, which the suite would wait for.
 const SHAPES: [&[&str]; 2] = [
     &["-b", "4096", "-I", "256"],
-    &["-b", "1024", "-I", "256", "-O", "^dir_index"],
+    &["-b", "1024", "-I", "256", "-O", "dir_index,^resize_inode"],
 ];
 
 fn on_ours(image: &Path, other: &Path, features: Features) -> Result<Option<Cases>> {
