@@ -194,6 +194,9 @@ impl File {
 /// A path: components from the root on.
 pub type Path = Vec<Vec<u8>>;
 
+/// A directory and a name in it, the same again, and the file that the first leads to.
+type Ends<'p> = (FileId, &'p Vec<u8>, FileId, &'p Vec<u8>, FileId);
+
 /// A file system in memory.
 #[derive(Clone, Debug)]
 pub struct Model {
@@ -352,15 +355,35 @@ impl Model {
     }
 
     fn parent<'p>(&self, path: &'p [Vec<u8>]) -> Result<(FileId, &'p Vec<u8>), i32> {
+        let (dir, name) = self.directory(path)?;
+        if name.len() > 255 {
+            return Err(ENAMETOOLONG);
+        }
+        Ok((dir, name))
+    }
+
+    /// The directory that a path's last name is in or would be.
+    fn directory<'p>(&self, path: &'p [Vec<u8>]) -> Result<(FileId, &'p Vec<u8>), i32> {
         let (name, dir) = path.split_last().expect("no operation on the root's name");
         let dir = self.resolve(dir)?;
         if !matches!(self.files[&dir].kind, Kind::Dir(_)) {
             return Err(ENOTDIR);
         }
-        if name.len() > 255 {
+        Ok((dir, name))
+    }
+
+    /// Both ends of a rename and the file that moves. The new name is looked at last.
+    fn ends<'p>(&self, from: &'p [Vec<u8>], to: &'p [Vec<u8>]) -> Result<Ends<'p>, i32> {
+        let (from_dir, from_name) = self.directory(from)?;
+        let (to_dir, to_name) = self.directory(to)?;
+        if from_name.len() > 255 {
             return Err(ENAMETOOLONG);
         }
-        Ok((dir, name))
+        let id = *self.names(from_dir).get(from_name).ok_or(ENOENT)?;
+        if to_name.len() > 255 {
+            return Err(ENAMETOOLONG);
+        }
+        Ok((from_dir, from_name, to_dir, to_name, id))
     }
 
     /// Makes a file of any kind.
@@ -481,9 +504,7 @@ impl Model {
     /// # Errors
     /// As `rename`.
     pub fn rename(&mut self, from: &[Vec<u8>], to: &[Vec<u8>]) -> Outcome {
-        let (from_dir, from_name) = self.parent(from)?;
-        let (to_dir, to_name) = self.parent(to)?;
-        let id = *self.names(from_dir).get(from_name).ok_or(ENOENT)?;
+        let (from_dir, from_name, to_dir, to_name, id) = self.ends(from, to)?;
         if to.len() > from.len() && to.starts_with(from) {
             return Err(EINVAL);
         }
@@ -523,9 +544,7 @@ impl Model {
         if how == RenameFlags::Replace {
             return self.rename(from, to);
         }
-        let (from_dir, from_name) = self.parent(from)?;
-        let (to_dir, to_name) = self.parent(to)?;
-        let id = *self.names(from_dir).get(from_name).ok_or(ENOENT)?;
+        let (from_dir, from_name, to_dir, to_name, id) = self.ends(from, to)?;
         let target = self.names(to_dir).get(to_name).copied();
         if how == RenameFlags::NoReplace {
             return match target {

@@ -287,7 +287,13 @@ fn seek(file: &fs::File, to: SeekFrom) -> io::Result<u64> {
 
 /// Copies in as many calls as the kernel wants.
 fn copy(from: &fs::File, at: u64, to: &fs::File, to_at: u64, len: u64) -> io::Result<u64> {
+    // A copy that makes its own source longer would go on in what it has written.
+    let len = len.min(from.metadata()?.len().saturating_sub(at));
     let (mut at, mut to_at, mut done) = (at, to_at, 0);
+    if len == 0 {
+        let (at, to_at) = (Some(&mut at), Some(&mut to_at));
+        return Ok(rustix::fs::copy_file_range(from, at, to, to_at, 1)? as u64);
+    }
     while done < len {
         let rest = usize::try_from(len - done).expect("small");
         match rustix::fs::copy_file_range(from, Some(&mut at), to, Some(&mut to_at), rest)? {

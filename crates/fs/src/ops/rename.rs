@@ -142,7 +142,11 @@ pub(crate) fn rename_with(
     let core = &mount.core;
     core.writable()?;
     check_name(name, Error::Busy)?;
-    check_name(new_name, Error::Busy)?;
+    // A new name that is too long is complained of behind a source that is not there, as in Linux.
+    match check_name(new_name, Error::Busy) {
+        Err(Error::NameTooLong) => {}
+        other => other?,
+    }
     loop {
         if attempt(mount, from, name, to, new_name, flags)? == Attempt::Complete {
             return Ok(());
@@ -191,6 +195,7 @@ fn attempt(
     };
     let mut dirs = lock_dirs(mount, from, to, &family)?;
     let source_found = dirs.from().find(name).ok_or(Error::NotFound)?;
+    check_name(new_name, Error::Busy)?;
     let target_found = dirs.to().find(new_name);
     let source_node = named(mount, source_found.ino)?;
     let target_node = target_found
