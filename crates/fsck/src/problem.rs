@@ -173,8 +173,6 @@ problems! {
         "inode {ino} has the imagic flag" => "clear the flag";
     FlagSpecial "p1.flag.special" Inodes Damage Manual
         "special file, inode {ino}, has the immutable or append-only flag" => "clear the flags";
-    FlagSpecialMap "p1.flag.special-map" Inodes Damage Safe
-        "special file, inode {ino}, has the extents or inline data flag" => "clear the flags";
     SpecialSize "p1.special.size" Inodes Damage Safe
         "special file, inode {ino}, has size {found}" => "store size 0";
     TreatAsDir "p1.mode.directory" Inodes Damage Manual

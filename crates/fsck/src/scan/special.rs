@@ -46,11 +46,6 @@ pub(super) fn kind(subject: &Subject<'_>, buffer: &mut [u8], out: &mut GroupScan
         }
         _ if valid_device(subject) => {
             check_special_flags(subject, out);
-            if subject.has(flag::EXTENTS | flag::INLINE) {
-                let fix = subject.clear_flags(flag::EXTENTS | flag::INLINE);
-                out.findings
-                    .push(subject.finding(Code::FlagSpecialMap).fix(fix));
-            }
             if subject.size() != 0 {
                 out.findings.push(
                     subject

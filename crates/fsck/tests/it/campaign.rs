@@ -66,14 +66,15 @@ pub(crate) fn le(bytes: &[u8], at: usize, width: usize) -> u64 {
 }
 
 /// An image in memory whose fields can be named.
+#[derive(Clone)]
 pub(crate) struct Target {
     pub(crate) bytes: Vec<u8>,
     pub(crate) block_size: usize,
     inode_size: usize,
-    inodes_per_group: usize,
+    pub(crate) inodes_per_group: usize,
     blocks_per_group: usize,
     groups: usize,
-    first: usize,
+    pub(crate) first: usize,
     meta_bg: bool,
 }
 
@@ -188,7 +189,13 @@ impl Target {
         }
     }
 
-    fn desc(&self, group: usize) -> usize {
+    /// Blocks of a group; the last one may be short.
+    pub(crate) fn blocks_in_group(&self, group: usize) -> usize {
+        let all = self.bytes.len() / self.block_size - self.first;
+        (all - group * self.blocks_per_group).min(self.blocks_per_group)
+    }
+
+    pub(crate) fn desc(&self, group: usize) -> usize {
         let per_block = self.block_size / 32;
         let index = group / per_block;
         let block = if self.meta_bg && index > 0 {

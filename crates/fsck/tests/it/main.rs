@@ -7,11 +7,13 @@
 )]
 
 mod campaign;
+mod codes;
 mod findings;
 mod hostile;
 mod judge;
 mod kernel;
 mod killed;
+mod lab;
 mod optimize;
 mod program;
 mod repairs;

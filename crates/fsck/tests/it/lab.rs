@@ -1,0 +1,123 @@
+//! An image on the bench: its structures by name, to be changed one by one.
+
+use std::collections::BTreeMap;
+
+use crate::campaign::{Target, le};
+use crate::tree::{Node, tree};
+
+/// A good image, and where everything is in it.
+#[derive(Clone)]
+pub(crate) struct Lab {
+    pub(crate) target: Target,
+    paths: BTreeMap<Vec<u8>, Node>,
+}
+
+impl Lab {
+    pub(crate) fn new(bytes: Vec<u8>) -> Self {
+        Self {
+            paths: tree(bytes.clone()),
+            target: Target::new(bytes),
+        }
+    }
+
+    pub(crate) fn put(&mut self, at: usize, width: usize, value: u64) {
+        self.target.bytes[at..at + width].copy_from_slice(&value.to_le_bytes()[..width]);
+    }
+
+    pub(crate) fn get(&self, at: usize, width: usize) -> usize {
+        usize::try_from(le(&self.target.bytes, at, width)).unwrap()
+    }
+
+    pub(crate) fn ino(&self, path: &str) -> u64 {
+        self.paths[path.as_bytes()].ino as u64
+    }
+
+    /// Byte offset of a file's inode.
+    pub(crate) fn at(&self, path: &str) -> usize {
+        self.target.inode(self.paths[path.as_bytes()].ino)
+    }
+
+    pub(crate) fn inode(&mut self, path: &str, field: usize, width: usize, value: u64) {
+        let at = self.at(path);
+        self.put(at + field, width, value);
+    }
+
+    /// A field of an inode that has no name.
+    pub(crate) fn numbered(&mut self, ino: usize, field: usize, width: usize, value: u64) {
+        let at = self.target.inode(ino);
+        self.put(at + field, width, value);
+    }
+
+    pub(crate) fn flag(&mut self, path: &str, flag: u64) {
+        let at = self.at(path) + 32;
+        let flags = self.get(at, 4) as u64;
+        self.put(at, 4, flags | flag);
+    }
+
+    pub(crate) fn sb(&mut self, field: usize, width: usize, value: u64) {
+        self.put(1024 + field, width, value);
+    }
+
+    pub(crate) fn sb_get(&self, field: usize, width: usize) -> u64 {
+        self.get(1024 + field, width) as u64
+    }
+
+    pub(crate) fn desc(&mut self, group: usize, field: usize, width: usize, value: u64) {
+        let at = self.target.desc(group) + field;
+        self.put(at, width, value);
+    }
+
+    pub(crate) fn desc_get(&self, group: usize, field: usize) -> usize {
+        self.get(self.target.desc(group) + field, 4)
+    }
+
+    /// Byte offset of the block in a word of an inode: 40 for the first pointer, 104 for the attributes.
+    pub(crate) fn block(&self, path: &str, field: usize) -> usize {
+        self.get(self.at(path) + field, 4) * self.target.block_size
+    }
+
+    /// Byte offset of an entry in the first block of a directory.
+    pub(crate) fn entry(&self, dir: &str, name: &str) -> usize {
+        let start = self.block(dir, 40);
+        let mut at = start;
+        loop {
+            assert!(at < start + self.target.block_size, "{dir} has no {name}");
+            let len = self.get(at + 6, 1);
+            if self.get(at, 4) != 0 && &self.target.bytes[at + 8..at + 8 + len] == name.as_bytes() {
+                return at;
+            }
+            at += self.get(at + 4, 2);
+        }
+    }
+
+    /// Byte offset and mask of a bit in a bitmap of group 0: field 0 for blocks, 4 for inodes.
+    fn bit(&self, field: usize, bit: usize) -> (usize, u64) {
+        let bitmap = self.desc_get(0, field) * self.target.block_size;
+        (bitmap + bit / 8, 1 << (bit % 8))
+    }
+
+    pub(crate) fn is_set(&self, field: usize, bit: usize) -> bool {
+        let (at, mask) = self.bit(field, bit);
+        self.get(at, 1) as u64 & mask != 0
+    }
+
+    pub(crate) fn flip(&mut self, field: usize, bit: usize) {
+        let (at, mask) = self.bit(field, bit);
+        let byte = self.get(at, 1) as u64;
+        self.put(at, 1, byte ^ mask);
+    }
+
+    /// The `nth` free block of group 0 from the end, as a number.
+    pub(crate) fn free_block(&self, nth: usize) -> u64 {
+        let count = self.target.blocks_in_group(0);
+        let free = (0..count).rev().filter(|&bit| !self.is_set(0, bit));
+        (free.clone().nth(nth).unwrap() + self.target.first) as u64
+    }
+
+    /// A free inode, as a number.
+    pub(crate) fn free_inode(&self) -> u64 {
+        let count = self.target.inodes_per_group;
+        let free = (0..count).rev().find(|&bit| !self.is_set(4, bit));
+        free.unwrap() as u64 + 1
+    }
+}
