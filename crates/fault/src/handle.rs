@@ -10,7 +10,8 @@
 //!
 //! # Locking
 //! In the order of the steps; let go in reverse. With INVALIDATE held shared nobody takes blocks away, with the entry
-//! held nobody else decides on the page. Entries of neighbours are added without waiting. Nothing is allocated from the heap between P1 and P12, except blocks of the file.
+//! held nobody else decides on the page. Entries of neighbours are added without waiting. Nothing is allocated from the
+//! heap between P1 and P12, except blocks of the file.
 
 use core::ops::Range;
 

@@ -363,7 +363,59 @@ pub(super) const CONTENTS: &[Scenario] = &[
             file.punch_hole(block..13 * block)
         },
     },
+    Scenario {
+        name: "append in pieces across blocks",
+        promise: Promise::Atomic,
+        fences: 3,
+        prepare: |fs| file(fs, "/f", 1),
+        operation: |fs| {
+            let file = ext2dax::OpenOptions::new().append(true).open(fs, "/f")?;
+            let (a, b, c) = ([9u8; 100], [10; 900], [11; 2000]);
+            let parts = [(&a[..]).into(), (&b[..]).into(), (&c[..]).into()];
+            file.write_vectored(&parts).map(drop)
+        },
+    },
+    Scenario {
+        name: "copy behind the end, with a hole",
+        promise: Promise::Atomic,
+        fences: 4,
+        prepare: |fs| {
+            sparse(fs, 4)?;
+            write_at(fs, 0, 10)?;
+            file(fs, "/g", 0)
+        },
+        operation: |fs| copy(fs, "/f", 0, "/g", u64::from(fs.geometry().block_size())),
+    },
+    Scenario {
+        name: "copy of a hole over blocks",
+        promise: Promise::Contents,
+        fences: 4,
+        prepare: |fs| {
+            sparse(fs, 5)?;
+            file(fs, "/g", 8)
+        },
+        operation: |fs| copy(fs, "/f", 0, "/g", 700),
+    },
+    Scenario {
+        name: "allocate inside the file",
+        promise: Promise::Atomic,
+        fences: 2,
+        prepare: |fs| sparse(fs, 6),
+        operation: |fs| {
+            let block = u64::from(fs.geometry().block_size());
+            let file = ext2dax::OpenOptions::new().write(true).open(fs, "/f")?;
+            file.fallocate(ext2dax::Fallocate::AllocateKeepSize, block..3 * block)
+        },
+    },
 ];
+
+/// All of a file to a place in another one.
+fn copy(fs: &FileSystem, from: &str, pos: u64, to: &str, to_pos: u64) -> Result<()> {
+    let from = ext2dax::File::open(fs, from)?;
+    let to = ext2dax::OpenOptions::new().write(true).open(fs, to)?;
+    from.copy_range(pos, &to, to_pos, u64::from(u32::MAX))
+        .map(drop)
+}
 
 fn append(fs: &FileSystem, len: usize) -> Result<()> {
     let file = ext2dax::OpenOptions::new().append(true).open(fs, "/f")?;
