@@ -31,7 +31,7 @@ mod xattr;
 pub use clock::Clock;
 #[cfg(feature = "std")]
 pub use clock::SystemClock;
-pub use dir::Entry;
+pub use dir::{Entry, EntryRef};
 /// What a page table of an embedder implements, and what it is asked to map.
 pub use ext2dax_dax as dax;
 pub use ext2dax_dax::FileExtent;

@@ -532,7 +532,7 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let answer = self.server.list(node.0, offset, false, |listed| {
+        let answer = self.server.list(node.0, offset, |listed| {
             let full = reply.add(
                 INodeNo(u64::from(listed.ino)),
                 listed.next,
@@ -555,7 +555,7 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let answer = self.server.list(node.0, offset, true, |listed| {
+        let answer = self.server.list_plus(node.0, offset, |listed| {
             // The kernel takes no more than the number and the type from `.` and `..`, and does not count them.
             let full = match &listed.attributes {
                 Some(attributes) => reply.add(

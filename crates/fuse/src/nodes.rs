@@ -89,7 +89,7 @@ impl Nodes {
             root: root.number(),
             closed: AtomicBool::new(false),
         };
-        nodes.remember(root);
+        nodes.remember(Arc::new(root));
         nodes
     }
 
@@ -116,35 +116,43 @@ impl Nodes {
     /// # Errors
     /// `Stale` if it does not know such a file.
     pub(crate) fn get(&self, node: u64) -> Result<Arc<Inode>> {
-        let number = self.number(node)?;
+        self.get_number(self.number(node)?)
+    }
+
+    /// The same by its inode number.
+    ///
+    /// # Errors
+    /// `Stale` if the kernel does not know it.
+    pub(crate) fn get_number(&self, number: u32) -> Result<Arc<Inode>> {
         match self.shard(number).read().get(&number) {
             Some(known) => Ok(Arc::clone(&known.inode)),
             None => Err(Error::Stale),
         }
     }
 
-    /// Counts a look-up of `inode`, and keeps it from now on.
-    pub(crate) fn remember(&self, inode: Inode) {
+    /// Counts a look-up of `inode`, and keeps it from now on. Answers whether the kernel knew it.
+    pub(crate) fn remember(&self, inode: Arc<Inode>) -> bool {
         let number = inode.number();
         let shard = self.shard(number);
         if let Some(known) = shard.read().get(&number) {
             known.lookups.fetch_add(1, Ordering::Relaxed);
-            return;
+            return true;
         }
         // Whoever comes second drops his handle, after the shard's lock is gone.
         let mut spare = Some(inode);
         let mut table = shard.write();
         if self.closed.load(Ordering::SeqCst) {
-            return;
+            return false;
         }
         table
             .entry(number)
             .and_modify(|known| *known.lookups.get_mut() += 1)
             .or_insert_with(|| Known {
-                inode: Arc::new(spare.take().expect("nobody else takes it")),
+                inode: spare.take().expect("nobody else takes it"),
                 lookups: AtomicU64::new(1),
             });
         drop(table);
+        spare.is_some()
     }
 
     /// The kernel has forgotten `times` look-ups. With the last one the handle goes, and with the last handle a file

@@ -6,6 +6,7 @@ use std::thread;
 
 use ext2dax::pmem::Access;
 use ext2dax::{Atime, MountOptions, OnError, StatfsStyle};
+use rustix::process::geteuid;
 
 use crate::mount::KernelOptions;
 use crate::server::Behaviour;
@@ -59,6 +60,8 @@ pub struct Options {
     pub no_default_opts: bool,
     /// `allow_other`.
     pub allow_other: bool,
+    /// `default_permissions`: the kernel checks modes and owners even where only root comes in.
+    pub default_permissions: bool,
     /// `threads=`; `None`: as many as processors, 8 at most.
     pub threads: Option<usize>,
     /// `grpid` and `sysvgroups`.
@@ -99,6 +102,7 @@ impl Default for Options {
             no_recovery: false,
             no_default_opts: false,
             allow_other: false,
+            default_permissions: false,
             threads: None,
             grpid: false,
             reserved_uid: None,
@@ -132,6 +136,7 @@ const FLAGS: &[(&str, Flag)] = &[
     ("noload", |o| o.no_recovery = true),
     ("no_default_opts", |o| o.no_default_opts = true),
     ("allow_other", |o| o.allow_other = true),
+    ("default_permissions", |o| o.default_permissions = true),
     ("kernel", |o| {
         o.allow_other = true;
         o.suid = true;
@@ -160,7 +165,6 @@ const FLAGS: &[(&str, Flag)] = &[
 /// What these ask for holds anyway, or is addressed to mount(8) and done there.
 const MOOT: &[&str] = &[
     "defaults",
-    "default_permissions",
     "user_xattr",
     "nodiratime",
     "kernel_cache",
@@ -388,13 +392,17 @@ impl Options {
             None if self.no_default_opts => without.to_owned(),
             None => otherwise.to_owned(),
         };
+        // The kernel asks for the mode of a directory that has changed before it lets somebody in. Where only root comes
+        // in, who may do everything, that is a request for nothing.
+        let check = !self.fakeroot
+            && (self.default_permissions || self.allow_other || !geteuid().is_root());
         let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         ServeOptions {
             kernel: KernelOptions {
                 source: default(&self.fsname, image, "/dev/fuse"),
                 subtype: default(&self.subtype, "ext2dax", ""),
                 allow_other: self.allow_other,
-                default_permissions: !self.fakeroot,
+                default_permissions: check,
                 read_only: self.read_only,
                 suid: self.suid,
                 dev: self.dev,
@@ -408,8 +416,8 @@ impl Options {
             },
             threads: self.threads.unwrap_or(processors.clamp(2, DEFAULT_THREADS)),
             writeback_cache: self.writeback_cache,
-            // Enforced ACLs are checked permissions.
-            acl: self.acl && !self.fakeroot,
+            // A kernel that enforces lists checks permissions, asked to or not.
+            acl: self.acl && check,
         }
     }
 }

@@ -29,7 +29,7 @@ pub struct ServeOptions {
     pub threads: usize,
     /// The kernel collects writes before it sends them.
     pub writeback_cache: bool,
-    /// ACLs are kept, and enforced by the kernel.
+    /// The kernel enforces access control lists, and with them modes and owners.
     pub acl: bool,
 }
 
@@ -53,10 +53,11 @@ impl fmt::Display for MountError {
 }
 
 impl std::error::Error for MountError {
+    /// What lies behind the error that this one shows as its own.
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::System(error) => Some(error),
-            Self::FileSystem(error) => Some(error),
+            Self::System(error) => error.source(),
+            Self::FileSystem(error) => error.source(),
         }
     }
 }
@@ -121,6 +122,7 @@ pub fn mount(
             return Err(error.into());
         }
     };
+    mountpoint.read_further_ahead();
     let (sender, events) = channel();
     Ok(Mounted {
         session,

@@ -1,5 +1,7 @@
 //! The tool as its users call it: an image made here, answers and exit statuses compared.
 
+mod mount;
+
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, PoisonError};

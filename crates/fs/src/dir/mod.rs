@@ -47,8 +47,8 @@ use crate::mount::Core;
 pub(crate) use edit::{Staged, dot_entries};
 pub(crate) use index::DirIndex;
 pub(crate) use names::Found;
-pub use read::Entry;
-pub(crate) use read::read_dir;
+pub use read::{Entry, EntryRef};
+pub(crate) use read::{read_dir, visit_dir};
 pub(crate) use replace::Edit;
 pub(crate) use spot::{Spot, take_in};
 

@@ -13,7 +13,7 @@ use ext2dax_pmem::{UserSlice, UserSliceMut};
 use super::contents::Position;
 use super::lifetime::Handle;
 use super::{Attributes, Fallocate, Node, SetAttributes, TreeMap};
-use crate::dir::Entry;
+use crate::dir::{Entry, EntryRef};
 use crate::mount::{FileSystem, Mount};
 use crate::ops;
 
@@ -260,6 +260,17 @@ impl Inode {
     /// `NotADirectory`, `NotFound` if it was removed, `Corrupt`.
     pub fn read_dir(&self, cookie: u64, max: usize) -> Result<Vec<Entry>> {
         ops::read_dir(self.mount(), self.node(), cookie, max)
+    }
+
+    /// [`Inode::read_dir`] without copies of its own: shows each name to `each` until that says that it wants no more.
+    ///
+    /// # Locking
+    /// `each` runs under the directory's lock: it must not call this file system.
+    ///
+    /// # Errors
+    /// As [`Inode::read_dir`].
+    pub fn visit_dir(&self, cookie: u64, mut each: impl FnMut(EntryRef<'_>) -> bool) -> Result<()> {
+        crate::dir::visit_dir(self.node(), cookie, &mut each)
     }
 
     /// Where a symlink leads.

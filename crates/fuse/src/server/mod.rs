@@ -199,6 +199,10 @@ impl Server {
 
     /// Keeps `inode` for the kernel and answers its attributes.
     fn found(&self, inode: Inode) -> Answer<Attributes> {
+        self.known(Arc::new(inode))
+    }
+
+    fn known(&self, inode: Arc<Inode>) -> Answer<Attributes> {
         let attributes = inode.attributes()?;
         self.nodes.remember(inode);
         Ok(attributes)

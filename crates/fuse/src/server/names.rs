@@ -1,8 +1,10 @@
 //! Names: look-up, making, removing, moving, listing.
 
-use ext2dax::{Attributes, Error, FileType, Inode, New, RenameFlags};
+use std::sync::Arc;
 
-use super::{Answer, Caller, Errno, Server};
+use ext2dax::{Attributes, Entry, Error, FileType, Inode, New, RenameFlags};
+
+use super::{Answer, Caller, Server};
 use crate::nodes::ROOT;
 
 /// What a new file starts with.
@@ -30,6 +32,10 @@ pub struct Listed<'a> {
     /// What stat answers; only where asked for, and never for `.` and `..`.
     pub attributes: Option<Attributes>,
 }
+
+/// A listing with attributes that begins with this many names of files that the kernel knows ends there: it has been
+/// told the rest, too, and goes on with names alone, which cost it a fraction.
+const KNOWN_ENOUGH: u32 = 8;
 
 /// Entries fetched at a time.
 const LIST_BATCH: usize = 128;
@@ -156,7 +162,7 @@ impl Server {
         let parent = self.node(parent)?;
         self.with_room(|| Ok(parent.link(name, &inode)?))?;
         self.changed(&parent)?;
-        self.found(Inode::clone(&inode))
+        self.known(inode)
     }
 
     /// Removes a name that is no directory's.
@@ -199,58 +205,113 @@ impl Server {
 
     /// Hands the names of a directory from `cookie` on to `each`, until it says that it has had enough.
     ///
-    /// With `plus`, each name but `.` and `..` comes with attributes and counts as looked up, unless `each` turned it
-    /// down.
-    ///
     /// # Errors
     /// `ENOTDIR`, `ESTALE`, `EUCLEAN`.
     pub fn list(
         &self,
         node: u64,
-        mut cookie: u64,
-        plus: bool,
+        cookie: u64,
         mut each: impl FnMut(Listed<'_>) -> Taken,
     ) -> Answer<()> {
         let dir = self.node(node)?;
+        let (mut shown, mut untyped) = (cookie, false);
+        dir.visit_dir(cookie, |entry| {
+            let Some(file_type) = entry.file_type else {
+                untyped = true;
+                return false;
+            };
+            shown = entry.next;
+            let listed = Listed {
+                ino: entry.ino,
+                file_type,
+                name: entry.name,
+                next: entry.next,
+                attributes: None,
+            };
+            each(listed) == Taken::Yes
+        })?;
+        // Without the feature `filetype` the inodes know, and they are not to be asked under the directory's lock.
+        if untyped {
+            self.list_inodes(&dir, shown, |mut listed, _| {
+                listed.attributes = None;
+                each(listed)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The same with attributes. Each name but `.` and `..` counts as looked up, unless `each` turned it down.
+    ///
+    /// # Errors
+    /// As [`Server::list`].
+    pub fn list_plus(
+        &self,
+        node: u64,
+        cookie: u64,
+        mut each: impl FnMut(Listed<'_>) -> Taken,
+    ) -> Answer<()> {
+        let dir = self.node(node)?;
+        let mut known_so_far = if cookie == 0 { Some(0) } else { None };
+        self.list_inodes(&dir, cookie, |listed, inode| {
+            if known_so_far == Some(KNOWN_ENOUGH) {
+                return Taken::No;
+            }
+            let taken = each(listed);
+            if taken == Taken::Yes && listed.attributes.is_some() {
+                let was_known = self.nodes.remember(inode);
+                known_so_far = known_so_far.filter(|_| was_known).map(|known| known + 1);
+            }
+            taken
+        })
+    }
+
+    fn list_inodes(
+        &self,
+        dir: &Inode,
+        mut cookie: u64,
+        mut each: impl FnMut(Listed<'_>, Arc<Inode>) -> Taken,
+    ) -> Answer<()> {
         loop {
             let entries = dir.read_dir(cookie, LIST_BATCH)?;
             for entry in &entries {
+                let Some(inode) = self.listed(dir, entry)? else {
+                    continue;
+                };
                 let dots = matches!(&*entry.name, b"." | b"..");
-                let inode = if plus && !dots || entry.file_type.is_none() {
-                    match dir.lookup(&entry.name) {
-                        Ok(inode) => Some(inode),
-                        // Removed since, or the name of a dead inode, which is no file.
-                        Err(Error::NotFound) => continue,
-                        Err(error) => return Err(error.into()),
-                    }
-                } else {
-                    None
-                };
-                let file_type = match (&inode, entry.file_type) {
-                    (Some(inode), _) => inode.file_type(),
-                    (None, Some(file_type)) => file_type,
-                    (None, None) => return Err(Errno::EINVAL),
-                };
-                let wanted = inode.filter(|_| plus && !dots);
-                let attributes = wanted.as_ref().map(Inode::attributes).transpose()?;
-                let taken = each(Listed {
+                let listed = Listed {
                     ino: entry.ino,
-                    file_type,
+                    file_type: inode.file_type(),
                     name: &entry.name,
                     next: entry.next,
-                    attributes,
-                });
+                    attributes: if dots {
+                        None
+                    } else {
+                        Some(inode.attributes()?)
+                    },
+                };
+                let taken = each(listed, inode);
                 if taken == Taken::No {
                     return Ok(());
-                }
-                if let Some(inode) = wanted {
-                    self.nodes.remember(inode);
                 }
             }
             match entries.last() {
                 Some(last) if entries.len() == LIST_BATCH => cookie = last.next,
                 _ => return Ok(()),
             }
+        }
+    }
+
+    /// The inode of a listed name, `None` if it has none any more.
+    fn listed(&self, dir: &Inode, entry: &Entry) -> Answer<Option<Arc<Inode>>> {
+        // While the kernel lists a directory it lets nobody change its names, so a number that it knows is the name's.
+        if let Ok(known) = self.nodes.get_number(entry.ino) {
+            return Ok(Some(known));
+        }
+        match dir.lookup(&entry.name) {
+            Ok(inode) => Ok(Some(Arc::new(inode))),
+            // Removed since, or the name of a dead inode, which is no file.
+            Err(Error::NotFound) => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 }

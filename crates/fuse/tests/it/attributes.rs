@@ -306,6 +306,28 @@ fn lists_are_enforced_inherited_and_kept_in_step_with_the_mode() {
     mount.end();
 }
 
+/// Where only root comes in nothing is checked, and so the kernel does not enforce lists; they are kept all the same.
+#[test]
+fn lists_are_kept_where_only_root_comes_in() {
+    if skipped_without("setfacl") {
+        return;
+    }
+    let Some(mount) = Mount::new("") else { return };
+    let path = mount.path("file");
+    fs::write(&path, "x").expect("written");
+    run(std::process::Command::new("setfacl")
+        .args(["-m", "u:nobody:rwx"])
+        .arg(&path));
+    assert_eq!(mode(&path), 0o674);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o604)).expect("set");
+    let said = run(std::process::Command::new("getfacl").arg("-c").arg(&path));
+    assert!(
+        said.contains("user:nobody:rwx") && said.contains("mask::---"),
+        "{said}"
+    );
+    mount.end();
+}
+
 #[test]
 fn without_lists_there_are_none() {
     if skipped_without("setfacl") {
