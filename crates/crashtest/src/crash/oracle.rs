@@ -86,18 +86,6 @@ fn no_lost_attributes(recording: &Recording, shown: &Tree) -> Result<()> {
     Ok(())
 }
 
-/// As [`before_or_after`], on a copy that is only read: for states that are exceptions to the other promises.
-///
-/// # Errors
-/// What is not as promised.
-pub fn shown_as_promised(recording: &Recording, state: &CrashState<'_>) -> Result<()> {
-    let pmem = medium(state.image)?;
-    let fs = FileSystem::mount_pmem(pmem, &MountOptions::new().read_only(true)).context("mount")?;
-    let shown = shown::read(&fs).context("read the tree")?;
-    no_foreign_bytes(&shown)?;
-    each_name(recording, &shown)
-}
-
 fn names(tree: &Tree) -> Vec<(&[u8], u32)> {
     tree.iter()
         .map(|(path, node)| (path.as_slice(), node.mode))
@@ -125,7 +113,11 @@ pub fn before_or_after(recording: &Recording, state: &CrashState<'_>) -> Result<
     );
     if !recording.before.contains_key(LOST_FOUND) {
         // Made on the way, by an operation of its own.
-        shown.remove(LOST_FOUND);
+        if shown.remove(LOST_FOUND).is_some()
+            && let Some(root) = shown.get_mut(b"".as_slice())
+        {
+            root.links -= 1;
+        }
     }
     let Some(not_before) = shown::difference(&shown, &recording.before) else {
         return Ok(());

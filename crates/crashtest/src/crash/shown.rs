@@ -13,10 +13,12 @@ pub struct Node {
     pub links: u16,
     /// Bytes, as stat tells; of directories always 0 here, since their size is no promise.
     pub size: u64,
-    /// Contents of a file or target of a symbolic link.
+    /// Contents of a file, its first MiB, or target of a symbolic link.
     pub contents: Vec<u8>,
     /// Inode number: two names of one file show the same.
     pub ino: u32,
+    /// User and group.
+    pub owner: (u32, u32),
     /// Extended attributes by name.
     pub attributes: BTreeMap<Vec<u8>, Vec<u8>>,
 }
@@ -29,6 +31,7 @@ impl std::fmt::Debug for Node {
             size,
             contents,
             ino,
+            owner,
             attributes,
         } = self;
         let used = contents
@@ -38,7 +41,7 @@ impl std::fmt::Debug for Node {
         let head = contents[..used.min(24)].escape_ascii();
         write!(
             f,
-            "inode {ino} mode {mode:o} links {links} size {size} \"{head}\""
+            "inode {ino} of {owner:x?} mode {mode:o} links {links} size {size} \"{head}\""
         )?;
         if used > 24 {
             write!(f, "..{used}")?;
@@ -88,8 +91,25 @@ fn node(metadata: &Metadata, contents: Vec<u8>, attributes: BTreeMap<Vec<u8>, Ve
         size,
         contents,
         ino: metadata.ino(),
+        owner: (metadata.uid(), metadata.gid()),
         attributes,
     }
+}
+
+/// The contents of a file, but for what lies behind the first MiB: sizes are compared, and nobody writes that far.
+fn head(fs: &FileSystem, path: &[u8]) -> Result<Vec<u8>, Error> {
+    let inode = fs.inode(path)?;
+    let len = inode.attributes()?.size.min(1 << 20);
+    let mut contents = vec![0; usize::try_from(len).expect("at most a MiB")];
+    let mut done = 0;
+    while done < contents.len() {
+        match inode.read_at(done as u64, &mut contents[done..])? {
+            0 => break,
+            more => done += more,
+        }
+    }
+    contents.truncate(done);
+    Ok(contents)
 }
 
 fn walk(fs: &FileSystem, directory: &[u8], tree: &mut Tree) -> Result<(), Error> {
@@ -104,7 +124,7 @@ fn walk(fs: &FileSystem, directory: &[u8], tree: &mut Tree) -> Result<(), Error>
             Err(error) => return Err(error),
         };
         let contents = if metadata.is_file() {
-            fs.read(&path)?
+            head(fs, &path)?
         } else if metadata.is_symlink() {
             fs.read_link(&path)?
         } else {
@@ -120,8 +140,8 @@ fn walk(fs: &FileSystem, directory: &[u8], tree: &mut Tree) -> Result<(), Error>
     Ok(())
 }
 
-/// Where two trees differ in what is promised: names, kinds, permissions, sizes, contents, attributes. Link counts may be
-/// too high after a crash, and inode numbers are nobody's business.
+/// Where two trees differ in what is promised: names, kinds, permissions, owners, link counts, sizes, contents, attributes.
+/// Inode numbers are nobody's business.
 pub fn difference(one: &Tree, other: &Tree) -> Option<String> {
     for (path, node) in one {
         let shown = path.escape_ascii();
@@ -129,6 +149,8 @@ pub fn difference(one: &Tree, other: &Tree) -> Option<String> {
             None => return Some(format!("{shown}: {node:?} against nothing")),
             Some(theirs) => {
                 let same = node.mode == theirs.mode
+                    && node.owner == theirs.owner
+                    && node.links == theirs.links
                     && node.size == theirs.size
                     && node.contents == theirs.contents
                     && node.attributes == theirs.attributes;

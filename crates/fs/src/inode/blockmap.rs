@@ -3,7 +3,8 @@
 //! | step | order |
 //! |---|---|
 //! | grow | `LARGE_FILE` if it is the first size of 2 GiB | `i_size` |
-//! | grow over a multiple of 4 GiB | high half | low half: the size in between is the larger one |
+//! | grow over a multiple of 4 GiB | intent | high half | low half: the size in between is the larger one |
+//! | shrink over one | as below, but: intent | low half | high half |
 //! | shrink, blocks to detach | orphan list push | `i_size` | pointers | list off |
 //! | shrink, nothing to detach | `i_size` |
 //! | shrink, attribute block | pointers | `i_size`: a checker that finds a listed live inode drops its attributes |
@@ -17,6 +18,7 @@ use core::fmt;
 use core::ops::Range;
 
 use ext2dax_dax::{Allocated, BlockMap, Extent, Filled};
+use ext2dax_format::slot::{self, Operation};
 use ext2dax_format::{CorruptKind, Error, FileBlock, Result, RoCompat, Run};
 use ext2dax_getblock::{Detached, Hints, Intent, Mapping};
 use ext2dax_sync::{Mutex, rank};
@@ -25,6 +27,7 @@ use zerocopy::little_endian::U32;
 use super::attr::{high_half, low_half};
 use super::{Record, lifetime};
 use crate::orphan::Listing;
+use crate::slots::Armed;
 
 /// The largest size that needs no `LARGE_FILE`.
 const SMALL_FILE_MAX: u64 = 0x7fff_ffff;
@@ -99,7 +102,8 @@ impl TreeMap {
         if to > SMALL_FILE_MAX {
             core.require_large_file()?;
         }
-        if high_half(from) != high_half(to) {
+        let armed = self.arm_crossing(from, to);
+        if armed.is_some() {
             // PUBLISH: the high half. Before: the old size. After: the old low half in the new multiple of 4 GiB, which
             // is larger than either size if the low half falls, and reads zero from the old end on.
             self.record.update(|| {
@@ -112,7 +116,35 @@ impl TreeMap {
             core.pmem
                 .publish(self.record.size_low_at(), U32::new(low_half(to)))
         });
+        if let Some(armed) = armed {
+            armed.done(&[self.record.size_mark()]);
+        }
         Ok(())
+    }
+
+    /// Before a size is published: writes down one whose halves lie in two lines. Durable on return.
+    fn arm_crossing(&self, from: u64, to: u64) -> Option<Armed<'_>> {
+        let slots = &self.record.core().slots;
+        let pmem = self.record.pmem();
+        let stale = slots.settle(self.record.size_mark());
+        if high_half(from) == high_half(to) {
+            if stale {
+                // EPOCH: an earlier intent is void.
+                pmem.fence();
+            }
+            return None;
+        }
+        let ino = self.record.ino().get();
+        let intent = slot::Intent {
+            subject: ino,
+            value: from,
+            second: to,
+            ..slot::Intent::new(Operation::Resize)
+        };
+        let armed = slots.arm(ino, &intent);
+        // EPOCH: the intent.
+        pmem.fence();
+        Some(armed)
     }
 
     fn commit_shrink(&self, from: u64, to: u64) -> Result<()> {
@@ -126,8 +158,8 @@ impl TreeMap {
             let listing = core.orphans.begin(self.record.ino())?;
             self.shrink.lock().listing = Some(listing);
         }
-        let crosses = high_half(from) != high_half(to);
-        if crosses && low_half(to) > low_half(from) {
+        let armed = self.arm_crossing(from, to);
+        if armed.is_some() && low_half(to) > low_half(from) {
             self.zero_tail(from)?;
         }
         // PUBLISH: the size, or its low half. Before: the old file; a listed inode whose size did not change loses
@@ -137,12 +169,13 @@ impl TreeMap {
             core.pmem
                 .publish(self.record.size_low_at(), U32::new(low_half(to)))
         });
-        if crosses {
+        if let Some(armed) = armed {
             // PUBLISH: the high half. Before: the size is too large by a multiple of 4 GiB. After: the new end.
             self.record.update(|| {
                 core.pmem
                     .publish(self.record.size_high_at(), U32::new(high_half(to)))
             });
+            armed.done(&[self.record.size_mark()]);
         }
         Ok(())
     }

@@ -55,6 +55,7 @@ pub(crate) struct Record {
     mark: Mark,
     parent_mark: Mark,
     protection_mark: Mark,
+    size_mark: Mark,
 }
 
 impl fmt::Debug for Record {
@@ -79,6 +80,7 @@ impl Record {
             mark: Mark::default(),
             parent_mark: Mark::default(),
             protection_mark: Mark::default(),
+            size_mark: Mark::default(),
             core,
         })
     }
@@ -102,8 +104,18 @@ impl Record {
         &self.protection_mark
     }
 
-    pub(crate) fn marks(&self) -> [&Mark; 3] {
-        [&self.mark, &self.parent_mark, &self.protection_mark]
+    /// What intents say of the size.
+    pub(crate) fn size_mark(&self) -> &Mark {
+        &self.size_mark
+    }
+
+    pub(crate) fn marks(&self) -> [&Mark; 4] {
+        [
+            &self.mark,
+            &self.parent_mark,
+            &self.protection_mark,
+            &self.size_mark,
+        ]
     }
 
     pub(crate) fn pmem(&self) -> &Pmem {

@@ -109,6 +109,7 @@ impl Ending {
     pub(super) fn begin(mount: &Mount, child: &Node) -> Result<Self> {
         // The number may soon be another file's.
         mount.core.slots.settle(child.record().protection_mark());
+        mount.core.slots.settle(child.record().size_mark());
         // A file that got its first name on the list may be there still.
         let listed = mount.core.orphans.has_revived(child.ino());
         let open = child.is_open() && !mutant("a name goes without a look for handles");

@@ -6,10 +6,10 @@
 //! the slot of the last operation whose intent says something about it ([`Mark`]), and whoever changes that next calls
 //! [`Slots::settle`] in its first epoch, which flushes that slot.
 //!
-//! An inode has three marks. One is for what an intent says of it as a file: its names, its count, its size; a
-//! file's own lock guards it, for a directory the lock of the one that names it. The other is for what an intent says of a
-//! directory as a parent, which is how many subdirectories count in it; its own lock guards that. The third is for its mode, owner and attributes;
-//! its own lock guards that, too, and whoever takes its life settles it.
+//! An inode has four marks. One is for what an intent says of it as a file: its names and its count; a file's own lock
+//! guards it, for a directory the lock of the one that names it. Another is for what an intent says of a directory as a
+//! parent, which is how many subdirectories count in it; its own lock guards that. The others are for its mode, owner and
+//! attributes, and for its size; its own lock guards those, too, and whoever takes its life settles all.
 
 use core::fmt;
 

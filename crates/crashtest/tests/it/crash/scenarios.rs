@@ -221,6 +221,13 @@ pub(super) const NAMES: &[Scenario] = &[
         operation: |fs| fs.set_permissions("/a", ext2dax::Permissions::from_mode(0o4711)),
     },
     Scenario {
+        name: "chown, high halves",
+        promise: Promise::Atomic,
+        fences: 2,
+        prepare: |fs| file(fs, "/a", 1),
+        operation: |fs| fs.set_owner("/a", Some(0x12_3456), Some(0x65_4321)),
+    },
+    Scenario {
         name: "rename into a new block of the directory",
         promise: Promise::EachName,
         fences: 5,
@@ -267,6 +274,45 @@ pub(super) const NAMES: &[Scenario] = &[
         operation: |fs| {
             let open = fs.open("/bb")?;
             fs.remove_file("/bb")?;
+            drop(open);
+            Ok(())
+        },
+    },
+    Scenario {
+        name: "a file without a name gets one",
+        promise: Promise::Atomic,
+        fences: 9,
+        prepare: nothing,
+        operation: |fs| {
+            let root = fs.root()?;
+            let file = root.tmpfile(&ext2dax::New::default())?;
+            file.write_at(0, [7; 1500].as_slice())?;
+            root.link(b"new", &file)
+        },
+    },
+    Scenario {
+        name: "a file without a name gets one, not at the end of the list",
+        promise: Promise::Atomic,
+        fences: 14,
+        prepare: nothing,
+        operation: |fs| {
+            let root = fs.root()?;
+            let file = root.tmpfile(&ext2dax::New::default())?;
+            file.write_at(0, [7; 1500].as_slice())?;
+            let other = root.tmpfile(&ext2dax::New::default())?;
+            root.link(b"new", &file)?;
+            drop(other);
+            Ok(())
+        },
+    },
+    Scenario {
+        name: "rmdir of an open directory",
+        promise: Promise::Atomic,
+        fences: 7,
+        prepare: |fs| fs.create_dir("/d"),
+        operation: |fs| {
+            let open = fs.inode("/d")?;
+            fs.remove_dir("/d")?;
             drop(open);
             Ok(())
         },
@@ -351,6 +397,33 @@ pub(super) const CONTENTS: &[Scenario] = &[
         fences: 4,
         prepare: |fs| file(fs, "/f", 14),
         operation: |fs| resize(fs, 1000),
+    },
+    Scenario {
+        name: "extend over 4 GiB",
+        promise: Promise::Atomic,
+        fences: 5,
+        prepare: |fs| fs.write("/f", [7; 70]),
+        operation: |fs| resize(fs, (4 << 30) + 10),
+    },
+    Scenario {
+        name: "extend over 4 GiB, not the first time",
+        promise: Promise::Atomic,
+        fences: 4,
+        prepare: |fs| {
+            fs.write("/f", [7; 70])
+                .and_then(|()| resize(fs, (4 << 30) + 10))
+        },
+        operation: |fs| resize(fs, (8 << 30) + 5),
+    },
+    Scenario {
+        name: "truncate to less than 4 GiB",
+        promise: Promise::Atomic,
+        fences: 4,
+        prepare: |fs| {
+            fs.write("/f", [7; 70])
+                .and_then(|()| resize(fs, (4 << 30) + 10))
+        },
+        operation: |fs| resize(fs, 50),
     },
     Scenario {
         name: "punch",
@@ -442,3 +515,82 @@ fn sparse(fs: &FileSystem, blocks: u64) -> Result<()> {
     fs.create("/f")?;
     write_at(fs, (blocks - 1) * block, 50)
 }
+
+/// Renames of directories that no single store can do: e2fsck asks a human in the middle, and our mount does not.
+pub(super) const EXCEPTIONS: &[Scenario] = &[
+    Scenario {
+        name: "rename a directory to another directory",
+        promise: Promise::EachName,
+        fences: 5,
+        prepare: |fs| {
+            fs.create_dir("/from")?;
+            fs.create_dir("/to")?;
+            fs.create_dir("/from/d")?;
+            fs.write("/from/d/file", [3; 100])
+        },
+        operation: |fs| fs.rename("/from/d", "/to/d"),
+    },
+    Scenario {
+        name: "rename a directory over one in another directory",
+        promise: Promise::EmptyTargetMayGo,
+        fences: 7,
+        prepare: |fs| {
+            fs.create_dir("/from")?;
+            fs.create_dir("/to")?;
+            fs.create_dir("/to/d")?;
+            fs.create_dir("/from/d")?;
+            fs.write("/from/d/file", [3; 100])
+        },
+        operation: |fs| fs.rename("/from/d", "/to/d"),
+    },
+    Scenario {
+        name: "exchange directories across directories",
+        promise: Promise::EachName,
+        fences: 5,
+        prepare: |fs| {
+            fs.create_dir("/from")?;
+            fs.create_dir("/to")?;
+            fs.create_dir("/from/d")?;
+            fs.create_dir("/to/e")?;
+            fs.write("/from/d/file", [3; 100])
+        },
+        operation: |fs| exchange(fs, "/from", "d", "/to", "e"),
+    },
+    Scenario {
+        name: "exchange a directory and a file across directories",
+        promise: Promise::EachName,
+        fences: 5,
+        prepare: |fs| {
+            fs.create_dir("/from")?;
+            fs.create_dir("/to")?;
+            fs.create_dir("/from/d")?;
+            fs.write("/from/d/file", [3; 100])?;
+            file(fs, "/to/e", 1)
+        },
+        operation: |fs| exchange(fs, "/from", "d", "/to", "e"),
+    },
+    Scenario {
+        name: "exchange a file and a directory across directories",
+        promise: Promise::EachName,
+        fences: 5,
+        prepare: |fs| {
+            fs.create_dir("/from")?;
+            fs.create_dir("/to")?;
+            fs.create_dir("/from/d")?;
+            fs.write("/from/d/file", [3; 100])?;
+            file(fs, "/to/e", 1)
+        },
+        operation: |fs| exchange(fs, "/to", "e", "/from", "d"),
+    },
+    Scenario {
+        name: "rename a directory into a far block of its directory",
+        promise: Promise::EachName,
+        fences: 5,
+        prepare: |fs| {
+            fs.create_dir("/d")?;
+            fs.write("/d/file", [3; 100])?;
+            (0..3).try_for_each(|i| crowd_named(fs, i))
+        },
+        operation: |fs| fs.rename("/d", format!("/{:y>255}", "")),
+    },
+];
