@@ -595,3 +595,74 @@ fn markers_of_racing_threads_all_arrive() {
         assert_eq!(bench.file.quarantined(), 0);
     }
 }
+
+#[test]
+fn pages_that_a_private_view_has_made_its_own_do_not_keep_their_neighbours_out() {
+    for bits in [12, 14] {
+        let bench = Bench::new(bits, 8, 0);
+        let pages = 4 * (bench.block / PAGE_SIZE);
+        bench.write(
+            0,
+            &vec![7; usize::try_from(4 * bench.block).expect("small")],
+        );
+        let private = bench.view(0..pages, true, false);
+        let cpu = bench.cpu(0);
+        cpu.store(&private, PAGE_SIZE, &[9])
+            .expect("inside the file");
+        let wide = |idx| Fault {
+            around: 0..pages,
+            ..Fault::at(idx, false)
+        };
+        for idx in [0, 2, 3] {
+            assert_eq!(
+                handle(&bench.file, &private.view, &wide(idx)),
+                Outcome::Installed
+            );
+            assert_eq!(load(&cpu, &private, idx * PAGE_SIZE), Ok(7));
+        }
+        assert_eq!(load(&cpu, &private, PAGE_SIZE), Ok(9), "still its own");
+        assert_eq!(bench.read(PAGE_SIZE, 1), [7]);
+    }
+}
+
+#[test]
+fn a_fault_brings_the_whole_run_along_forwards_and_backwards_and_no_foreign_block() {
+    for bits in [12, 14] {
+        let per_block = (1 << bits) / PAGE_SIZE;
+        let bench = Bench::new(bits, 16, 16 << bits);
+        // Blocks 0 to 3 in one run, a hole at 4, 5 to 9 in another run.
+        bench.write(0, &vec![1; 4 << bits]);
+        bench.write(5 << bits, &vec![2; 5 << bits]);
+        let (view, table) = attach(&bench, 0..16 * per_block, Calls::default());
+        let (other, others) = attach(&bench, 0..16 * per_block, Calls::default());
+        let wide = |idx| Fault {
+            around: 0..16 * per_block,
+            ..Fault::at(idx, true)
+        };
+        // One page first, so that its entry is there already, and dirty.
+        let first = Fault::at(7 * per_block, true);
+        assert_eq!(handle(&bench.file, &view, &first), Outcome::Installed);
+        table.take();
+        let (seventh, count) = (7 * per_block, u32::try_from(5 * per_block).expect("small"));
+        assert_eq!(
+            handle(&bench.file, &other, &wide(seventh)),
+            Outcome::Installed
+        );
+        let wanted = (
+            5 * per_block,
+            Frame::Media(4 << bits),
+            count,
+            Prot::ReadWrite,
+        );
+        assert_eq!(others.take(), [wanted], "{bits}");
+        let count = u32::try_from(4 * per_block).expect("small");
+        assert_eq!(
+            handle(&bench.file, &other, &wide(3 * per_block)),
+            Outcome::Installed
+        );
+        let wanted = (0, Frame::Media(0), count, Prot::ReadWrite);
+        assert_eq!(others.take(), [wanted], "{bits}");
+        bench.file.sync(0..u64::MAX).expect("a good medium");
+        assert!(!bench.file.has_dirty(), "every page is clean again");
+    }
+}
