@@ -3,9 +3,9 @@
 
 use ext2dax_format::dirent::Entries;
 use ext2dax_format::htree::{HashVersion, Node, Root, Seed, hash};
-use ext2dax_format::xattr::Attributes;
+use ext2dax_format::xattr::{Attribute, Attributes, Entry, fits, write_block};
 use ext2dax_format::{
-    FileBlock, Geometry, GroupNr, Ino, RawGroupDesc, RawInode, RawSuperblock, signature,
+    FileBlock, Geometry, GroupNr, Ino, RawGroupDesc, RawInode, RawSuperblock, acl, signature,
 };
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
@@ -75,9 +75,53 @@ fn with_geometry(geometry: &Geometry, rest: &[u8]) {
     if let Ok(node) = Node::parse(block, geometry, Ino::ROOT, FileBlock(1)) {
         let _ = node.iter().count();
     }
-    let _ = Attributes::in_inode(block, Ino::ROOT).count();
     let at = geometry.group_first_block(GroupNr::FIRST);
-    if let Ok(attributes) = Attributes::in_block(block, Ino::ROOT, at) {
-        let _ = attributes.count();
+    let in_inode = Attributes::in_inode(block, Ino::ROOT).map_while(Result::ok);
+    let in_block = Attributes::in_block(block, Ino::ROOT, at)
+        .into_iter()
+        .flatten()
+        .map_while(Result::ok);
+    let found: Vec<_> = in_inode.chain(in_block).collect();
+    for attribute in &found {
+        if let Some(entries) = acl::Entries::of_disk(attribute.value) {
+            let _ = acl::is_valid(entries.flatten());
+        }
     }
+    attributes_come_back(geometry, &found);
+    if let Ok(entries) = acl::Entries::of_attribute(rest) {
+        assert!(entries.count() <= rest.len() / 8 + 1);
+    }
+}
+
+/// What was read, written to a new block, reads as it was.
+fn attributes_come_back(geometry: &Geometry, found: &[Attribute<'_>]) {
+    let mut entries: Vec<_> = found
+        .iter()
+        .filter(|attribute| attribute.index.raw() != 0)
+        .map(|attribute| Entry {
+            index: attribute.index,
+            name: attribute.name,
+            value: attribute.value,
+        })
+        .collect();
+    entries.sort_by(Entry::order);
+    let mut block = vec![0xff; geometry.block_size() as usize];
+    let needed = entries.iter().map(Entry::len_in_block).sum();
+    let written = write_block(&mut block, entries.iter().copied());
+    assert_eq!(fits(needed, geometry.block_size()), written.is_ok());
+    if written.is_err() {
+        return;
+    }
+    let at = geometry.group_first_block(GroupNr::FIRST);
+    let read = Attributes::in_block(&block, Ino::ROOT, at).expect("a good head");
+    let mut count = 0;
+    for (attribute, entry) in read.zip(&entries) {
+        let attribute = attribute.expect("a good entry");
+        assert_eq!(
+            (attribute.index, attribute.name, attribute.value),
+            (entry.index, entry.name, entry.value)
+        );
+        count += 1;
+    }
+    assert_eq!(count, entries.len());
 }

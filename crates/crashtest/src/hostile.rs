@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 
 use anyhow::{Context, Result};
-use ext2dax::{FileSystem, MountOptions, OpenOptions};
+use ext2dax::{FileSystem, MountOptions, OpenOptions, SetAttributes, SetXattr};
 use ext2dax_format::inode::FileType;
 use ext2dax_format::{Geometry, GroupNr, RawGroupDesc, RawSuperblock};
 use ext2dax_fsck::CheckOptions;
@@ -114,6 +114,15 @@ impl Sample {
                     as usize
                     * block_size
             };
+            // `i_file_acl` lies where a slot of its number would.
+            let attributes = slot(&self.bytes, 16);
+            if attributes != 0 && name == "file" {
+                self.numbers.push(u32::try_from(attributes / block_size)?);
+                self.attributes(name, attributes);
+            }
+            if name == "big" && geometry.inode_size() > 160 {
+                self.plant_in_inode(at + 160);
+            }
             let first = slot(&self.bytes, 0);
             if matches!(name, "/" | "dir") && first != 0 {
                 self.numbers.push(u32::try_from(first / block_size)?);
@@ -152,6 +161,37 @@ impl Sample {
             width: 2,
         };
         self.fields.extend(offsets.into_iter().map(field));
+    }
+
+    /// Head and first entries of an attribute block: lengths and prefixes, offset, size and hash of the value.
+    fn attributes(&mut self, name: &str, block: usize) {
+        self.words(&format!("attributes of {name}"), block, 0..13);
+        let mut at = block + 32;
+        while self.bytes[at..at + 4] != [0; 4] {
+            for (offset, width) in [(0, 1), (1, 1), (2, 2)] {
+                self.fields.push(Field {
+                    name: format!("attributes of {name}, entry at {}, +{offset}", at - block),
+                    at: at + offset,
+                    width,
+                });
+            }
+            at += (usize::from(self.bytes[at]) + 16).next_multiple_of(4);
+        }
+    }
+
+    /// `user.n` = "in here" behind an inode, as the ext4 driver puts it there.
+    fn plant_in_inode(&mut self, at: usize) {
+        let hash = ext2dax_format::xattr::entry_hash(b"n", b"in here");
+        let area = [
+            &ext2dax_format::xattr::MAGIC.to_le_bytes()[..],
+            &[1, 1, 40, 0, 0, 0, 0, 0, 7, 0, 0, 0],
+            &hash.to_le_bytes(),
+            b"n\0\0\0\0\0\0\0",
+        ]
+        .concat();
+        self.bytes[at..at + area.len()].copy_from_slice(&area);
+        self.bytes[at + 44..at + 51].copy_from_slice(b"in here");
+        self.words("attributes behind big", at, 0..8);
     }
 
     /// Inode, rec_len, name_len, type and first byte of the name of each entry.
@@ -228,6 +268,18 @@ impl Sample {
     }
 }
 
+const ACCESS: &[u8] = b"system.posix_acl_access";
+const DEFAULT: &[u8] = b"system.posix_acl_default";
+
+/// Owner, group under a mask, others.
+const LIST: &[u8] = &[
+    2, 0, 0, 0, //
+    1, 0, 7, 0, 255, 255, 255, 255, //
+    4, 0, 5, 0, 255, 255, 255, 255, //
+    16, 0, 5, 0, 255, 255, 255, 255, //
+    32, 0, 1, 0, 255, 255, 255, 255,
+];
+
 /// One of everything; answers with names and inode numbers.
 fn populate(pmem: &Pmem, block_size: u32) -> Result<Vec<(&'static str, u32)>> {
     let fs = FileSystem::mount_pmem(pmem.clone(), &MountOptions::new())?;
@@ -251,6 +303,12 @@ fn populate(pmem: &Pmem, block_size: u32) -> Result<Vec<(&'static str, u32)>> {
         0o600,
         Some(ext2dax_format::device::Device { major: 1, minor: 3 }),
     )?;
+    for path in ["/file", "/dir"] {
+        let inode = fs.inode(path)?;
+        inode.set_xattr(b"user.attribute", b"its value", SetXattr::Any)?;
+        inode.set_xattr(ACCESS, LIST, SetXattr::Any)?;
+    }
+    fs.inode("/dir")?.set_xattr(DEFAULT, LIST, SetXattr::Any)?;
     let mut inodes = vec![("/", 2), ("<7>", 7), ("<1>", 1)];
     for (name, path) in [
         ("lost+found", "/lost+found"),
@@ -373,11 +431,22 @@ impl Walk {
             let meta = self.count(fs.symlink_metadata(&path));
             let is_dir = meta.as_ref().is_some_and(ext2dax::Metadata::is_dir);
             self.paths.push((path.clone(), is_dir));
+            self.attributes(fs, &path);
             if is_dir && self.directories.insert(entry.ino()) {
                 self.directory(fs, &path);
             } else if let Some(meta) = meta {
                 self.file(fs, &path, &meta);
             }
+        }
+    }
+
+    /// Reads all attributes of what is no symlink.
+    fn attributes(&mut self, fs: &FileSystem, path: &[u8]) {
+        let Some(inode) = self.count(fs.inode(path)) else {
+            return;
+        };
+        for name in self.count(inode.list_xattrs()).unwrap_or_default() {
+            self.count(inode.xattr(&name));
         }
     }
 
@@ -441,6 +510,19 @@ impl Walk {
             self.count(fs.rename(&two, join(&sub, "moved")));
             self.count(fs.remove_file(&one));
             self.count(fs.remove_dir_all(&sub));
+        }
+        for (path, _) in paths.iter().take(8) {
+            if let Some(inode) = self.count(fs.inode(path)) {
+                self.count(inode.set_xattr(b"user.hostile", b"1", SetXattr::Any));
+                self.count(inode.clear_privileges());
+                self.count(inode.set_attributes(&SetAttributes {
+                    permissions: Some(0o751),
+                    uid: Some(70_000),
+                    ..SetAttributes::default()
+                }));
+                self.count(inode.remove_xattr(b"user.attribute"));
+                self.count(inode.set_xattr(ACCESS, LIST, SetXattr::Any));
+            }
         }
         for (path, _) in paths.iter().filter(|(_, is_dir)| !is_dir).take(6) {
             if let Some(file) = self.count(OpenOptions::new().read(true).write(true).open(fs, path))

@@ -65,9 +65,9 @@ impl Header {
         }
     }
 
-    /// Bytes that a new entry may take.
+    /// Bytes that a new entry may take. In a damaged image a block may be somebody else's, too, and change under us.
     pub(super) fn free(self) -> u32 {
-        self.rec_len - self.used()
+        self.rec_len.saturating_sub(self.used())
     }
 }
 
