@@ -56,7 +56,9 @@ docs:
 install:
 	$(CARGO) build --release --locked -p ext2dax-mkfs -p ext2dax-fsck -p ext2dax-cli
 	$(CARGO) run -q --release --locked -p ext2dax-mkfs --example mkfs-man > target/mkfs.ext2dax.8
+	$(CARGO) run -q --release --locked -p ext2dax-fsck --example fsck-man > target/fsck.ext2dax.8
 	install -D -m 644 target/mkfs.ext2dax.8 $(DESTDIR)$(PREFIX)/share/man/man8/mkfs.ext2dax.8
+	install -D -m 644 target/fsck.ext2dax.8 $(DESTDIR)$(PREFIX)/share/man/man8/fsck.ext2dax.8
 	install -D target/release/ext2dax $(DESTDIR)$(PREFIX)/bin/ext2dax
 	install -d $(DESTDIR)$(PREFIX)/sbin
 	ln -sf ../bin/ext2dax $(DESTDIR)$(PREFIX)/sbin/mount.ext2dax

@@ -19,6 +19,7 @@
 //! Any bytes are a legal input: the answer is findings or an error, never a panic or an endless loop. Memory is three
 //! bits a block, three bytes an inode and sixteen a directory.
 
+mod armed;
 mod bitmaps;
 mod bits;
 mod cancel;
@@ -54,7 +55,7 @@ pub use error::Error;
 pub use finding::Finding;
 pub use problem::{Code, Pass, Preen, Severity};
 pub use progress::Progress;
-pub use repair::{Optimized, Repaired, optimize, preen, repair};
+pub use repair::{Optimized, Repaired, optimize, preen, repair, repair_residue};
 pub use report::{Report, Summary};
 pub use survey::{Fragmented, fragments, free_runs};
 pub use undo::Undo;
@@ -169,6 +170,7 @@ pub(crate) fn check_image(image: &Image, options: &CheckOptions) -> Result<Check
     bitmaps::run(image, &volume, &census, hands, &mut findings);
     options.go_on()?;
     lap(Pass::Bitmaps);
+    armed::excuse(image, &volume, &mut findings);
     paths::fill(image, &volume, &census, &mut findings);
     let report = Report::new(findings, Summary::new(&volume, &census), times);
     Ok(Checked {

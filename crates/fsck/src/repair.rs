@@ -133,6 +133,9 @@ fn repair_image(
             }
         }
     }
+    if !fixed.is_empty() {
+        crate::armed::disarm(image);
+    }
     if checked.report.is_clean() {
         if backups && Image::is_primary(checked.volume.sb_at) {
             group::write_backups(image, &checked.volume);
@@ -161,6 +164,34 @@ pub fn preen(pmem: &ext2dax_pmem::Pmem, options: &CheckOptions) -> Result<Repair
         });
     }
     drop(first);
+    repair(pmem, options, &mut |finding| {
+        finding.preen == crate::Preen::Safe
+    })
+}
+
+/// Repairs what an interrupted ext2dax may have left, and only if nothing else is found: for embedders, before they mount
+/// an image that was not unmounted. Nothing is ever lost by it, and nobody has to be asked.
+///
+/// Shape: if anything is Damage nothing is written, and the report says what. The file system crate does not depend on
+/// this one, so the call is the embedder's: check the report, then mount.
+///
+/// # Errors
+/// As [`repair`].
+pub fn repair_residue(
+    pmem: &ext2dax_pmem::Pmem,
+    options: &CheckOptions,
+) -> Result<Repaired, Error> {
+    let image = Image::new(pmem.clone());
+    let first = check_image(&image, options)?;
+    if !first.report.is_residue_only() {
+        return Ok(Repaired {
+            fixed: Vec::new(),
+            report: first.report,
+            cancelled: false,
+        });
+    }
+    drop(first);
+    // What a repair of Residue uncovers is a count that the rest of the image decides.
     repair(pmem, options, &mut |finding| {
         finding.preen == crate::Preen::Safe
     })

@@ -137,9 +137,17 @@ struct Args {
     set_bad: Option<OsString>,
 }
 
+/// The command line as clap knows it: what the manual page is made from, too.
+pub(crate) fn command() -> clap::Command {
+    <Args as clap::CommandFactory>::command()
+}
+
 /// Reads the command line.
 pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> Result<Options, Stop> {
-    let args = Args::try_parse_from(args).map_err(|why| {
+    let parsed = command()
+        .try_get_matches_from(args)
+        .and_then(|found| <Args as clap::FromArgMatches>::from_arg_matches(&found));
+    let args = parsed.map_err(|why| {
         let text = why.render().to_string();
         let text = text.trim_end();
         if why.use_stderr() {

@@ -6,6 +6,7 @@
     reason = "skips are said aloud; a test that cannot go on has failed"
 )]
 
+mod armed;
 mod campaign;
 mod codes;
 mod findings;

@@ -408,3 +408,47 @@ fn progress_lines_name_pass_share_and_image() {
         text(&quiet)
     );
 }
+
+/// fsck(8) looks for `fsck.TYPE` along the path, takes the type from fstab, and hands the exit status on.
+#[test]
+fn fsck_of_the_system_finds_and_runs_the_program() {
+    if !have("mke2fs") || !have("fsck") {
+        return;
+    }
+    let dir = scratch();
+    let good = image(&dir.path().join("good"), &["-t", "ext2", "-b", "1024"]);
+    let tools = dir.path().join("sbin");
+    fs::create_dir(&tools).unwrap();
+    let program = env!("CARGO_BIN_EXE_fsck-ext2dax");
+    std::os::unix::fs::symlink(program, tools.join("fsck.ext2dax")).unwrap();
+    // Without a line there fsck(8) asks the image, which says that it is ext2, and runs e2fsck.
+    let fstab = dir.path().join("fstab");
+    fs::write(&fstab, format!("{good} /mnt ext2dax defaults 0 2\n")).unwrap();
+    let path = std::env::var("PATH").unwrap_or_default();
+    let run_fsck = |args: &[&str]| {
+        Command::new("fsck")
+            .args(["-t", "ext2dax", &good])
+            .args(args)
+            .env(
+                "PATH",
+                format!("{}:{path}:/usr/sbin:/sbin", tools.display()),
+            )
+            .env("FSTAB_FILE", &fstab)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    };
+    let output = run_fsck(&["-n"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert!(text(&output).contains(": clean, "), "{}", text(&output));
+    poke(&good, 1024 + 12, 7);
+    let output = run_fsck(&["-f", "-n"]);
+    assert_eq!(output.status.code(), Some(4), "{}", text(&output));
+    assert!(
+        text(&output).contains("p5.count.free-blocks"),
+        "{}",
+        text(&output)
+    );
+    assert_eq!(run_fsck(&["-f", "-a"]).status.code(), Some(1));
+    assert_eq!(run_fsck(&["-f", "-n"]).status.code(), Some(0));
+}
