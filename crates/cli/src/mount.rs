@@ -8,6 +8,7 @@ use std::env;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::process::CommandExt as _;
+use std::panic;
 use std::process::{self, Stdio};
 use std::thread;
 
@@ -86,6 +87,7 @@ fn serve(args: &Mount, options: &Options) -> Result<()> {
         let _ = log::set_logger(&Stderr);
         log::set_max_level(log::LevelFilter::Debug);
     }
+    end_with_a_panic();
     let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
     // Before any thread is started: each inherits it.
     signals.thread_block()?;
@@ -106,6 +108,16 @@ fn serve(args: &Mount, options: &Options) -> Result<()> {
         step_back()?;
     }
     Ok(mounted.run()?)
+}
+
+/// A panic of one event loop is the end of the server. What it had in memory cannot be trusted, and a mount that goes on
+/// without a loop may hang; the image stays marked as in use, and the next mount recovers it.
+fn end_with_a_panic() {
+    let say = panic::take_hook();
+    panic::set_hook(Box::new(move |place| {
+        say(place);
+        process::abort();
+    }));
 }
 
 /// A thread that waits for the signals and ends the mount.

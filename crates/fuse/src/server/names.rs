@@ -52,7 +52,7 @@ fn unpack_device(packed: u32) -> (u32, u32) {
 }
 
 impl NewNode {
-    fn new(self, caller: Caller) -> New {
+    fn of(self, caller: Caller) -> New {
         New {
             // Sixteen bits of mode are all there are.
             mode: u16::try_from(self.mode & 0xffff).unwrap_or(0),
@@ -93,7 +93,7 @@ impl Server {
         new: NewNode,
     ) -> Answer<Attributes> {
         let parent = self.node(parent)?;
-        let new_inode = new.new(caller);
+        let new_inode = new.of(caller);
         let inode = self.with_room(|| {
             Ok(match new.mode & S_IFMT {
                 0 | S_IFREG => parent.create(name, &new_inode)?,
@@ -116,7 +116,7 @@ impl Server {
         new: NewNode,
     ) -> Answer<Attributes> {
         let parent = self.node(parent)?;
-        let new = new.new(caller);
+        let new = new.of(caller);
         let inode = self.with_room(|| Ok(parent.mkdir(name, &new)?))?;
         self.changed(&parent)?;
         self.found(inode)
@@ -139,7 +139,7 @@ impl Server {
             device: 0,
         };
         let parent = self.node(parent)?;
-        let new = new.new(caller);
+        let new = new.of(caller);
         let inode = self.with_room(|| Ok(parent.symlink(name, target, &new)?))?;
         self.changed(&parent)?;
         self.found(inode)

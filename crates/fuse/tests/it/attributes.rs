@@ -243,7 +243,7 @@ fn attributes_are_kept_and_listed_to_those_who_may_see_them() {
         rustix::fs::getxattr(&path, "user.q", &mut buf[..]),
         Err(Errno::NODATA)
     );
-    let mut list = vec![0; 200];
+    let mut list = [0; 200];
     let len = rustix::fs::listxattr(&path, &mut list[..]).expect("listed");
     let mut names: Vec<_> = list[..len - 1].split(|byte| *byte == 0).collect();
     names.sort();

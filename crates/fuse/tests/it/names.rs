@@ -138,3 +138,15 @@ fn a_directory_without_a_name_is_empty_and_keeps_its_number_while_it_is_open() {
     drop(handles);
     mount.end();
 }
+
+/// fuser 0.18 does not know the request; the kernel then says what programs expect, and they make a name and remove it.
+#[test]
+fn files_without_a_name_from_the_beginning_are_refused() {
+    let Some(mount) = Mount::new("") else { return };
+    let at = fs::File::open(mount.root()).expect("opened");
+    let flags = rustix::fs::OFlags::TMPFILE | rustix::fs::OFlags::RDWR;
+    let made = rustix::fs::openat(&at, ".", flags, rustix::fs::Mode::RWXU);
+    assert_eq!(made.err(), Some(rustix::io::Errno::OPNOTSUPP));
+    drop(at);
+    mount.end();
+}

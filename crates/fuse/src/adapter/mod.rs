@@ -1,9 +1,17 @@
 //! Between `fuser` and [`Server`]: the only module that names fuser's requests and replies. Another crate for the protocol
 //! would need another of these and nothing else.
 //!
+//! | module | holds |
+//! |---|---|
+//! | `convert` | attributes, times, types and device numbers, both ways |
+//! | `answer` | answers of one kind each |
+//!
 //! Details of fuser 0.18 that this relies on: a reply's node number is the inode number of its attributes (so an entry of
 //! number 0 is a cached "no such name"), and times before 1970 arrive as the distance of their seconds with the
 //! nanoseconds added to it.
+
+mod answer;
+mod convert;
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
@@ -11,9 +19,9 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
-use ext2dax::{Attributes, FileType, RenameFlags, Timestamp};
+use ext2dax::RenameFlags;
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, FileAttr, FileHandle, Filesystem, FopenFlags, Generation,
     INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, ReplyAttr,
@@ -22,7 +30,9 @@ use fuser::{
 };
 
 use crate::nodes::ROOT;
-use crate::server::{Caller, Change, Errno, NewNode, Seek, Server, Taken, Time};
+use crate::server::{Change, Errno, NewNode, Seek, Server, Taken};
+use answer::{attributes, empty, entry, xattr};
+use convert::{NO_SUCH_NAME, attr, caller, generation, kind, to_time};
 
 /// The image has one writer, this server, and every change comes through the kernel: what the kernel knows stays true
 /// until it changes it.
@@ -30,6 +40,9 @@ const FOREVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// The largest request in bytes: what one read or write of the kernel's may carry.
 const MAX_REQUEST: u32 = 1 << 20;
+
+/// The longest copy of one request; the kernel asks for the rest.
+const LONGEST_COPY: u64 = 1 << 30;
 
 /// Requests that the kernel may have under way by itself: read-ahead, and writes that nobody waits for.
 const MAX_BACKGROUND: u16 = 64;
@@ -53,150 +66,7 @@ pub(crate) struct Adapter {
     pub(crate) connection: Connection,
 }
 
-impl From<Errno> for fuser::Errno {
-    fn from(errno: Errno) -> Self {
-        Self::from_i32(errno.0)
-    }
-}
-
-fn caller(request: &Request) -> Caller {
-    Caller {
-        uid: request.uid(),
-        gid: request.gid(),
-        pid: request.pid(),
-    }
-}
-
-fn kind(file_type: FileType) -> fuser::FileType {
-    match file_type {
-        FileType::Regular => fuser::FileType::RegularFile,
-        FileType::Directory => fuser::FileType::Directory,
-        FileType::CharDevice => fuser::FileType::CharDevice,
-        FileType::BlockDevice => fuser::FileType::BlockDevice,
-        FileType::Fifo => fuser::FileType::NamedPipe,
-        FileType::Socket => fuser::FileType::Socket,
-        FileType::Symlink => fuser::FileType::Symlink,
-    }
-}
-
-fn to_system(time: Timestamp) -> SystemTime {
-    let seconds = Duration::from_secs(time.secs.unsigned_abs());
-    let whole = if time.secs >= 0 {
-        UNIX_EPOCH + seconds
-    } else {
-        UNIX_EPOCH - seconds
-    };
-    whole + Duration::from_nanos(u64::from(time.nanos))
-}
-
-/// Undoes what fuser 0.18 does to the kernel's seconds and nanoseconds: before 1970 it takes both away from the epoch.
-fn from_system(time: SystemTime) -> Timestamp {
-    let (secs, nanos) = match time.duration_since(UNIX_EPOCH) {
-        Ok(since) => (
-            i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-            since.subsec_nanos(),
-        ),
-        Err(before) => {
-            let before = before.duration();
-            let secs = i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
-            (-secs, before.subsec_nanos())
-        }
-    };
-    Timestamp { secs, nanos }
-}
-
-fn to_time(time: TimeOrNow) -> Time {
-    match time {
-        TimeOrNow::Now => Time::Now,
-        TimeOrNow::SpecificTime(time) => Time::At(from_system(time)),
-    }
-}
-
-/// The kernel's packing of a device number.
-fn pack_device(major: u32, minor: u32) -> u32 {
-    (minor & 0xff) | major << 8 | (minor & !0xff) << 12
-}
-
-fn attr(attributes: &Attributes) -> FileAttr {
-    FileAttr {
-        ino: INodeNo(u64::from(attributes.ino)),
-        size: attributes.size,
-        blocks: attributes.sectors,
-        atime: to_system(attributes.accessed),
-        mtime: to_system(attributes.modified),
-        ctime: to_system(attributes.changed),
-        crtime: UNIX_EPOCH,
-        kind: kind(attributes.file_type),
-        perm: attributes.permissions,
-        nlink: u32::from(attributes.links),
-        uid: attributes.uid,
-        gid: attributes.gid,
-        rdev: attributes
-            .device
-            .map_or(0, |device| pack_device(device.major, device.minor)),
-        blksize: attributes.block_size,
-        flags: 0,
-    }
-}
-
-fn generation(attributes: &Attributes) -> Generation {
-    Generation(u64::from(attributes.generation))
-}
-
-fn entry(reply: ReplyEntry, answer: Result<Attributes, Errno>) {
-    match answer {
-        Ok(attributes) => reply.entry(&FOREVER, &attr(&attributes), generation(&attributes)),
-        Err(errno) => reply.error(errno.into()),
-    }
-}
-
-fn empty(reply: ReplyEmpty, answer: Result<(), Errno>) {
-    match answer {
-        Ok(()) => reply.ok(),
-        Err(errno) => reply.error(errno.into()),
-    }
-}
-
-fn attributes(reply: ReplyAttr, answer: Result<Attributes, Errno>) {
-    match answer {
-        Ok(attributes) => reply.attr(&FOREVER, &attr(&attributes)),
-        Err(errno) => reply.error(errno.into()),
-    }
-}
-
-/// The answer itself, or its length if the caller has no room yet.
-fn xattr(reply: ReplyXattr, room: u32, answer: Result<Vec<u8>, Errno>) {
-    match answer {
-        Err(errno) => reply.error(errno.into()),
-        Ok(value) => match u32::try_from(value.len()) {
-            Ok(len) if room == 0 => reply.size(len),
-            Ok(len) if len <= room => reply.data(&value),
-            _ => reply.error(ERANGE.into()),
-        },
-    }
-}
-
-/// An entry that says that there is no such name, for the kernel to keep.
-const NO_SUCH_NAME: FileAttr = FileAttr {
-    ino: INodeNo(0),
-    size: 0,
-    blocks: 0,
-    atime: UNIX_EPOCH,
-    mtime: UNIX_EPOCH,
-    ctime: UNIX_EPOCH,
-    crtime: UNIX_EPOCH,
-    kind: fuser::FileType::RegularFile,
-    perm: 0,
-    nlink: 0,
-    uid: 0,
-    gid: 0,
-    rdev: 0,
-    blksize: 0,
-    flags: 0,
-};
-
 const ENOENT: Errno = Errno(2);
-const ERANGE: Errno = Errno(34);
 
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
@@ -729,7 +599,7 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         // The answer has 32 bits.
-        let length = length.min(u64::from(u32::MAX & !0xfff));
+        let length = length.min(LONGEST_COPY);
         let answer = self.server.copy(
             caller(request),
             (from.0, from_offset),
