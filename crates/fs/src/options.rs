@@ -60,7 +60,7 @@ impl Default for MountOptions {
             on_error: None,
             atime: Atime::default(),
             statfs: StatfsStyle::default(),
-            inode_cache: 1 << 18,
+            inode_cache: 1 << 16,
             uid: 0,
             gid: 0,
             group_inherits: false,

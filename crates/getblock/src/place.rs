@@ -259,6 +259,23 @@ impl Volume {
     /// `NoSpace`: nothing has changed.
     pub fn allocate_block(&self, goal: Option<FsBlock>, privileged: bool) -> Result<Fresh> {
         let group = goal.map_or(GroupNr::FIRST, |goal| self.geometry().group_of_block(goal));
+        self.allocate_one(group, goal, privileged)
+    }
+
+    /// The same anywhere in `group`, or as near as there is one: for who has no block in mind that could be free.
+    ///
+    /// # Errors
+    /// `NoSpace`: nothing has changed.
+    pub fn allocate_block_in(&self, group: GroupNr, privileged: bool) -> Result<Fresh> {
+        self.allocate_one(group, None, privileged)
+    }
+
+    fn allocate_one(
+        &self,
+        group: GroupNr,
+        goal: Option<FsBlock>,
+        privileged: bool,
+    ) -> Result<Fresh> {
         let want = Want {
             group,
             goal,

@@ -51,6 +51,30 @@ pub(super) fn index(core: &Core, node: &Node) -> Result<DirIndex> {
     Ok(index)
 }
 
+/// Whether the directory is one block with `.` and `..` and nothing else, told by the first bytes of the block. `false`
+/// where it is not that simple.
+///
+/// # Errors
+/// `Corrupt` if its pointer is impossible.
+pub(super) fn is_bare(core: &Core, node: &Node) -> Result<bool> {
+    let record = node.record();
+    let block_size = core.geometry.block_size();
+    if record.check_contents().is_err() || record.size() != u64::from(block_size) {
+        return Ok(false);
+    }
+    let Mapping::Existing(run) = node.tree().lookup(FileBlock(0), 1)? else {
+        return Ok(false);
+    };
+    let mut bytes = [0; 24];
+    core.pmem.read(core.geometry.offset(run.start), &mut bytes);
+    let [dot, dot_dot] = [0, 12].map(|offset| Header::parse(&bytes, offset, block_size));
+    Ok(dot.ino == node.ino().get()
+        && (dot.rec_len, dot.name_len, bytes[8]) == (12, 1, b'.')
+        && dot_dot.ino != 0
+        && (dot_dot.rec_len, dot_dot.name_len) == (block_size - 12, 2)
+        && bytes[20..22] == *b"..")
+}
+
 fn block_count(core: &Core, node: &Node, size: u64) -> Result<u32> {
     let geometry = &core.geometry;
     let wrong = Error::Corrupt(CorruptKind::DirectorySize {

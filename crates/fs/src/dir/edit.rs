@@ -74,7 +74,7 @@ pub(crate) fn dot_entries(geometry: &Geometry, own: Ino, parent: Ino) -> Vec<u8>
         name_len: 2,
         kind,
     };
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(2 * MIN_LEN as usize);
     for (header, name) in [(dot, b".".as_slice()), (dot_dot, b"..")] {
         let (entry, len) = body(header, name);
         bytes.extend_from_slice(&entry[..len]);

@@ -109,6 +109,24 @@ impl<'a> Dir<'a> {
         Self::with_guard(core, node, || node.lock.write())
     }
 
+    /// Locks a directory that is to be removed, inside the lock of the one that names it, and says whether it is empty. For
+    /// one that has a single block with `.` and `..` this is seen there, and no index is built.
+    ///
+    /// # Errors
+    /// As [`Dir::lock`].
+    pub(crate) fn lock_victim(core: &'a Core, node: &'a Node) -> Result<(Victim<'a>, bool)> {
+        if node.is_dir() {
+            let slot = node.lock.write_nested();
+            check_linked(node)?;
+            if slot.index.is_none() && build::is_bare(core, node)? {
+                return Ok((Victim(slot), true));
+            }
+        }
+        let dir = Self::lock_nested(core, node)?;
+        let is_empty = dir.is_empty();
+        Ok((Victim(dir.slot), is_empty))
+    }
+
     /// The same while another directory's lock is held. The caller has seen to the order: parent before child, else by
     /// number.
     pub(crate) fn lock_nested(core: &'a Core, node: &'a Node) -> Result<Self> {
@@ -210,6 +228,17 @@ impl<'a> Dir<'a> {
     /// Forgets the index, when the directory is gone.
     pub(crate) fn forget(mut self) {
         self.slot.index = None;
+    }
+}
+
+/// A directory that is about to go: its INODE lock, held exclusively.
+#[derive(Debug)]
+pub(crate) struct Victim<'a>(RwLockWriteGuard<'a, Slot>);
+
+impl Victim<'_> {
+    /// Forgets the index, when the directory is gone.
+    pub(crate) fn forget(mut self) {
+        self.0.index = None;
     }
 }
 

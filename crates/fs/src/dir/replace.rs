@@ -228,10 +228,9 @@ impl Dir<'_> {
                 }
             }
         }
-        let goal = core.geometry.block_at(index.blocks[block as usize])?;
-        let fresh = core
-            .volume
-            .allocate_block(Some(goal), core.is_privileged())?;
+        let present = core.geometry.block_at(index.blocks[block as usize])?;
+        let group = core.geometry.group_of_block(present);
+        let fresh = core.volume.allocate_block_in(group, core.is_privileged())?;
         core.pmem.write_flushed(fresh.offset(), &copy.bytes);
         Ok(Some(Copied {
             block,

@@ -1,6 +1,6 @@
 //! Attributes of an inode: what `stat` answers, what a caller may set, and the body of a new inode.
 
-use alloc::vec;
+use alloc::vec::Vec;
 
 use ext2dax_format::inode::{self, EXTRA_ISIZE};
 use ext2dax_format::{
@@ -302,14 +302,22 @@ impl NewInode {
     pub(crate) fn write_dead(&self, core: &Core, ino: Ino) -> Result<()> {
         let inode_size = core.geometry.inode_size();
         let at = core.volume.inode_offset(ino)?;
-        let mut bytes = vec![0; inode_size as usize];
+        // Nearly all inodes have 128 or 256 bytes: no heap for those.
+        let (mut usual, mut large) = ([0; 256], Vec::new());
+        let bytes = match usual.get_mut(..inode_size as usize) {
+            Some(bytes) => bytes,
+            None => {
+                large.resize(inode_size as usize, 0);
+                &mut large
+            }
+        };
         let raw = self.raw(core);
         let (fixed, rest) = bytes.split_at_mut(size_of::<RawInode>());
         fixed.copy_from_slice(raw.as_bytes());
         if let Some(extra) = rest.get_mut(..size_of::<RawInodeExtra>()) {
             extra.copy_from_slice(self.raw_extra().as_bytes());
         }
-        core.pmem.write_flushed(at.at(), &bytes);
+        core.pmem.write_flushed(at.at(), bytes);
         Ok(())
     }
 
@@ -329,7 +337,7 @@ impl NewInode {
         raw.i_atime = seconds;
         raw.i_ctime = seconds;
         raw.i_mtime = seconds;
-        raw.i_dtime = U32::new(record::death_time(core));
+        raw.i_dtime = U32::new(record::death_time(core, self.now));
         raw.i_blocks = U32::new(self.sectors);
         raw.i_flags = U32::new(self.flags.bits());
         raw.i_block.as_mut_bytes().copy_from_slice(&self.block);

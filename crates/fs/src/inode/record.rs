@@ -235,7 +235,7 @@ impl Record {
 
     /// The death time of rule R1: never a number that a checker would take for a link of the orphan list.
     pub(crate) fn death_time(&self) -> u32 {
-        death_time(&self.core)
+        death_time(&self.core, self.core.now())
     }
 
     pub(crate) fn generation(&self) -> u32 {
@@ -519,7 +519,7 @@ pub(crate) fn halves(id: u32) -> (u16, u16) {
 }
 
 /// `max(now, s_inodes_count)`: works without a clock, and no checker takes it for a link of the orphan list.
-pub(crate) fn death_time(core: &Core) -> u32 {
-    let now = u32::try_from(core.now().secs).unwrap_or(u32::MAX);
+pub(crate) fn death_time(core: &Core, now: Timestamp) -> u32 {
+    let now = u32::try_from(now.secs).unwrap_or(u32::MAX);
     now.max(core.geometry.inodes_count())
 }

@@ -390,10 +390,8 @@ fn fill(
         }
         Contents::Symlink(_) | Contents::Directory => {}
     }
-    let goal = geometry.group_first_block(geometry.locate_ino(ino).0);
-    let block = core
-        .volume
-        .allocate_block(Some(goal), core.is_privileged())?;
+    let group = geometry.locate_ino(ino).0;
+    let block = core.volume.allocate_block_in(group, core.is_privileged())?;
     let at = block.offset();
     let (bytes, used) = match contents {
         Contents::Symlink(target) => {

@@ -232,9 +232,9 @@ pub(crate) fn rmdir(mount: &Mount, parent: &Node, name: &[u8]) -> Result<()> {
     }
     dir.check_change(Change::Remove)?;
     check_flags(&child)?;
-    let victim = Dir::lock_nested(core, &child)?;
+    let (victim, is_empty) = Dir::lock_victim(core, &child)?;
     check_removable(&child)?;
-    if !victim.is_empty() {
+    if !is_empty {
         return Err(Error::DirectoryNotEmpty);
     }
     dir.begin_change(Change::Remove)?;
