@@ -136,7 +136,7 @@ impl MountOptions {
         self
     }
 
-    /// How many unused inodes are kept in memory; about 300 bytes each.
+    /// How many unused inodes are kept in memory, 65,536 unless told otherwise; about a KiB each.
     #[must_use]
     pub fn inode_cache(mut self, inodes: usize) -> Self {
         self.inode_cache = inodes;
