@@ -265,3 +265,34 @@ fn amend(kernel: &mut Kernel, op: &Op) -> Result<()> {
     };
     Ok(done?)
 }
+
+/// Whether an operation of this supply may fail so, whatever others do meanwhile: no damage, no trouble with the medium, no
+/// stale handle.
+#[must_use]
+pub fn can_be(errno: i32) -> bool {
+    use rustix::io::Errno;
+    [
+        Errno::ACCESS,
+        Errno::BUSY,
+        Errno::EXIST,
+        Errno::FBIG,
+        Errno::INVAL,
+        Errno::ISDIR,
+        Errno::MLINK,
+        Errno::NAMETOOLONG,
+        Errno::NODATA,
+        Errno::NODEV,
+        Errno::NOENT,
+        Errno::NOSPC,
+        Errno::NOTDIR,
+        Errno::NOTEMPTY,
+        Errno::NXIO,
+        Errno::OPNOTSUPP,
+        Errno::PERM,
+        Errno::RANGE,
+        Errno::SPIPE,
+        Errno::TOOBIG,
+    ]
+    .iter()
+    .any(|known| known.raw_os_error() == errno)
+}

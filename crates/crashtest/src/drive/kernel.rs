@@ -10,14 +10,17 @@ use std::path::{Path as HostPath, PathBuf};
 
 use ext2dax::{Fallocate, FileType, SetXattr, Timestamp};
 use rustix::fs::{
-    AtFlags, CWD, FallocateFlags, Gid, Mode, RenameFlags, SeekFrom, Timespec, Timestamps, Uid,
-    XattrFlags,
+    AtFlags, CWD, FallocateFlags, Gid, Mode, OFlags, RenameFlags, SeekFrom, Timespec, Timestamps,
+    Uid, XattrFlags,
 };
 
 use crate::model::{Outcome, Path};
 use crate::tree;
 
 use super::{Op, Shown, System, seen, seen_names, seen_set, shown_size};
+
+/// A FIFO that somebody put in a file's place is not waited for.
+const NO_WAIT: i32 = OFlags::NONBLOCK.bits().cast_signed();
 
 /// The kernel's driver, below a directory where it is mounted.
 #[derive(Debug)]
@@ -136,6 +139,7 @@ impl Kernel {
                     .write(true)
                     .create(true)
                     .truncate(true)
+                    .custom_flags(NO_WAIT)
                     .mode(0o644)
                     .open(self.host(path))?;
             }
@@ -151,11 +155,18 @@ impl Kernel {
             }
             Op::Append(path, bytes) => {
                 use io::Write;
-                let mut file = fs::OpenOptions::new().append(true).open(self.host(path))?;
+                let mut file = fs::OpenOptions::new()
+                    .append(true)
+                    .custom_flags(NO_WAIT)
+                    .open(self.host(path))?;
                 return Ok(file.write(&bytes.make())? as u64);
             }
             Op::Read(path, at, len) => {
-                return read_host(&fs::File::open(self.host(path))?, *at, *len);
+                let file = fs::OpenOptions::new()
+                    .read(true)
+                    .custom_flags(NO_WAIT)
+                    .open(self.host(path))?;
+                return read_host(&file, *at, *len);
             }
             Op::SetLen(path, size) => open(path)?.set_len(*size)?,
             Op::Punch(path, range) => fallocate(

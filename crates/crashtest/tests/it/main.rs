@@ -20,6 +20,7 @@ mod hostile;
 mod interop_model;
 mod interop_read;
 mod limits;
+mod load;
 mod measured_limits;
 mod pjdfstest;
 #[cfg(target_os = "linux")]

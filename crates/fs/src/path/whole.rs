@@ -402,7 +402,15 @@ impl FileSystem {
     pub fn rename(&self, from: impl PathBytes, to: impl PathBytes) -> Result<()> {
         let (from, to) = (from.path_bytes(), to.path_bytes());
         let mut walk = Walk::new(&self.mount);
-        let (from, to) = walk.two_places(from, to)?;
+        let (from, to) = match walk.two_places(from, to) {
+            Err(Error::NameTooLong) => {
+                // A source that is not there is the first complaint, as in Linux.
+                let from = Walk::new(&self.mount).place(from)?;
+                Walk::new(&self.mount).find_last(&from)?;
+                return Err(Error::NameTooLong);
+            }
+            places => places?,
+        };
         let (old, new) = (from.name(Error::Busy)?, to.name(Error::Busy)?);
         if from.wants_dir || to.wants_dir {
             let node = Walk::new(&self.mount).find_last(&from)?;
