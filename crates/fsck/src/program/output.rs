@@ -240,9 +240,9 @@ fn bar() -> Progress {
         return Progress::default();
     }
     let bar = indicatif::ProgressBar::new(1000);
-    if let Ok(style) =
-        indicatif::ProgressStyle::with_template("{prefix} [{bar:50}] {percent:>3} %  {elapsed}")
-    {
+    if let Ok(style) = indicatif::ProgressStyle::with_template(
+        "{prefix} [{bar:50}] {percent:>3} %  {elapsed}, {eta} to go",
+    ) {
         bar.set_style(style.progress_chars("=> "));
     }
     // How far the passes reach on the bar, in thousandths: pass 1 reads the inode tables, which is most of the work.

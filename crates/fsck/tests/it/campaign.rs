@@ -391,6 +391,21 @@ impl Target {
 /// Differences that have a reason: part of the field's name or the word of all our findings, who finds something, why.
 pub(crate) const EXPLAINED: &[(&str, Finder, &str)] = &[
     (
+        "p0.resize.not-clear",
+        Finder::Ours,
+        "e2fsck -n asks whether to clear the resize inode, and exits 0",
+    ),
+    (
+        "p0.resize.reserved-blocks",
+        Finder::Ours,
+        "e2fsck -n asks whether to store 0, and exits 0",
+    ),
+    (
+        "p1.inode.time-epoch",
+        Finder::Ours,
+        "e2fsck -n says that the time is likely before 1970, and exits 0",
+    ),
+    (
         "p2.entry.no-type",
         Finder::Ours,
         "e2fsck -n prints `Setting filetype`, and exits 0",
