@@ -204,6 +204,11 @@ impl Mount {
         }
     }
 
+    /// The parts again, of one that nobody else has seen.
+    fn into_parts(self) -> MountParts {
+        Arc::into_inner(self.parts).expect("it has no lanes yet")
+    }
+
     /// The first one, with its lanes.
     fn with_lanes(mut parts: MountParts) -> Arc<Self> {
         let mut lanes = Vec::with_capacity(LANES);
@@ -427,7 +432,7 @@ impl FileSystem {
             mount.ended.store(!signs_off, Ordering::Release);
             taken?;
         }
-        let mut parts = Arc::into_inner(mount.parts).expect("nobody else has seen it yet");
+        let mut parts = mount.into_parts();
         parts.root = parts.inodes.get(&parts.core, Ino::ROOT).ok();
         Ok(Self {
             mount: Mount::with_lanes(parts),

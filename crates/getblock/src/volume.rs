@@ -58,7 +58,10 @@ pub struct Counts {
 
 /// One mounted file system as the allocators see it. Cloning is cheap and gives the same volume.
 #[derive(Clone)]
-pub struct Volume(Arc<Arc<State>>);
+pub struct Volume(Arc<Clones>);
+
+/// What the clones of a [`Volume`] count themselves in.
+struct Clones(Arc<State>);
 
 /// What the clones of a [`Volume`] share.
 pub struct State {
@@ -95,13 +98,13 @@ impl Deref for Volume {
 
     #[inline]
     fn deref(&self) -> &State {
-        &self.0
+        &self.0.0
     }
 }
 
 impl fmt::Debug for Volume {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.0.0.fmt(f)
     }
 }
 
@@ -133,24 +136,24 @@ impl Volume {
             count(field!(SUPERBLOCK, RawSuperblock, s_free_blocks_count)),
             count(field!(SUPERBLOCK, RawSuperblock, s_free_inodes_count)),
         ]);
-        Ok(Self(Arc::new(Arc::new(State {
+        Ok(Self(Arc::new(Clones(Arc::new(State {
             pmem,
             geometry,
             groups,
             shares,
             totals,
             all_counted: AtomicBool::new(options.trust_counters),
-        }))))
+        })))))
     }
 
     /// The same volume, whose clones are counted in a word of their own: for threads that clone and drop side by side.
     #[must_use]
     pub fn apart(&self) -> Self {
-        Self(Arc::new(Arc::clone(&self.0)))
+        Self(Arc::new(Clones(Arc::clone(&self.0.0))))
     }
 
     pub(crate) fn brand(&self) -> Brand {
-        Brand(Arc::as_ptr(&*self.0).addr())
+        Brand(Arc::as_ptr(&self.0.0).addr())
     }
 
     /// An attribute block that its last inode has let go of: the caller's word that `i_file_acl` no longer leads to it,

@@ -12,7 +12,7 @@ use ext2dax_sync::{Mutex, rank};
 
 /// Lines of counters, a power of two, and counters in a line.
 const LINES: usize = 128;
-const COUNTERS: usize = 8;
+const COUNTERS: u32 = 8;
 
 /// Looks that a reader takes before it waits for the writer.
 const TRIES: u32 = 16;
@@ -26,7 +26,7 @@ struct Counter {
 
 /// Neighbours share a line: they are made, and mostly used, by one thread.
 #[repr(align(64))]
-struct Line([Counter; COUNTERS]);
+struct Line([Counter; COUNTERS as usize]);
 
 /// The table.
 pub(crate) struct Versions(Box<[Line]>);
@@ -48,7 +48,7 @@ impl Versions {
     }
 
     fn of(&self, ino: Ino) -> &Counter {
-        let (line, place) = (ino.get() / COUNTERS as u32, ino.get() as usize % COUNTERS);
+        let (line, place) = (ino.get() / COUNTERS, (ino.get() % COUNTERS) as usize);
         // Spread, since directories fill the inode tables of their groups in step, and these begin at round numbers.
         let line = line.wrapping_mul(0x9e37_79b9) >> (u32::BITS - LINES.ilog2());
         &self.0[line as usize].0[place]

@@ -422,9 +422,8 @@ fn lock_dirs<'a>(
     if core::ptr::eq(from, to) {
         return Ok(Dirs::Same(Dir::lock(core, from)?));
     }
-    let from_first = if mutant("directories locked as they are named") {
-        true
-    } else if family.above_to.contains(&from.ino().get()) {
+    let as_named = mutant("directories locked as they are named");
+    let from_first = if as_named || family.above_to.contains(&from.ino().get()) {
         true
     } else if family.above_from.contains(&to.ino().get()) {
         false
