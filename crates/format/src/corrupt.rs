@@ -114,8 +114,6 @@ corrupt_kinds! {
     /// `i_extra_isize` does not fit.
     InodeExtraSize { inode: u32, found: u16, max: u16 } =
         "inode {inode}: i_extra_isize {found} is not a multiple of 4 in 0..={max}";
-    /// A flag that changes what `i_block` means.
-    InodeContents { inode: u32, flags: u32 } = "inode {inode}: flags {flags:#010x} make its contents unreadable here";
     /// Directories are whole blocks.
     DirectorySize { inode: u32, size: u64 } = "directory {inode}: size {size} is not a multiple of the block size";
     /// The inode bitmap calls an inode free that has a link count.

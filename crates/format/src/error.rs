@@ -35,6 +35,14 @@ macro_rules! plain_errors {
             },
             /// A revision other than 0 and 1. `EOPNOTSUPP`.
             UnsupportedRevision(u32),
+            /// An inode whose flags say that its contents are not found by block pointers, or are not what they seem:
+            /// nothing is wrong with the image. `EOPNOTSUPP`.
+            ForeignContents {
+                /// Inode number.
+                inode: u32,
+                /// The flags of `i_flags` that say so.
+                flags: u32,
+            },
             $($(#[$doc])* $name,)*
         }
 
@@ -45,7 +53,7 @@ macro_rules! plain_errors {
                 match self {
                     Self::Corrupt(_) => 117,
                     Self::NotExt2 { .. } | Self::TooShort { .. } => 22,
-                    Self::Unsupported { .. } | Self::UnsupportedRevision(_) => 95,
+                    Self::Unsupported { .. } | Self::UnsupportedRevision(_) | Self::ForeignContents { .. } => 95,
                     $(Self::$name => $errno,)*
                 }
             }
@@ -53,7 +61,7 @@ macro_rules! plain_errors {
             const fn text(self) -> &'static str {
                 match self {
                     Self::Corrupt(_) | Self::NotExt2 { .. } | Self::TooShort { .. } | Self::Unsupported { .. }
-                    | Self::UnsupportedRevision(_) => "",
+                    | Self::UnsupportedRevision(_) | Self::ForeignContents { .. } => "",
                     $(Self::$name => $text,)*
                 }
             }
@@ -175,6 +183,10 @@ impl fmt::Display for Error {
                     )
                 }
             }
+            Self::ForeignContents { inode, flags } => write!(
+                f,
+                "inode {inode}: flags {flags:#010x} make its contents unreadable here"
+            ),
             other => f.write_str(other.text()),
         }
     }
@@ -194,6 +206,7 @@ impl From<Error> for std::io::Error {
             | Error::TooShort { .. }
             | Error::Unsupported { .. }
             | Error::UnsupportedRevision(_)
+            | Error::ForeignContents { .. }
             | Error::NeedsFsck => Self::new(errno.kind(), error),
             _ => errno,
         }

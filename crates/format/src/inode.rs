@@ -5,7 +5,7 @@ use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::device::Device;
-use crate::{CorruptKind, Geometry, Ino, Result, Timestamp};
+use crate::{CorruptKind, Error, Geometry, Ino, Result, Timestamp};
 
 /// The first 128 bytes of every inode.
 ///
@@ -404,17 +404,16 @@ impl RawInode {
     /// Whether the contents can be read as ext2.
     ///
     /// # Errors
-    /// [`CorruptKind::InodeContents`] if a flag says that `i_block` means something else.
+    /// [`Error::ForeignContents`] if a flag says that `i_block` means something else.
     pub fn check_contents(&self, ino: Ino) -> Result<()> {
         let flags = self.flags().intersection(InodeFlags::CONTENTS);
         if flags.is_empty() {
             Ok(())
         } else {
-            Err(CorruptKind::InodeContents {
+            Err(Error::ForeignContents {
                 inode: ino.get(),
                 flags: flags.bits(),
-            }
-            .into())
+            })
         }
     }
 }

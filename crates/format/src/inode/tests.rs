@@ -94,11 +94,11 @@ fn a_symlink_is_fast_when_it_owns_no_block_but_attributes() {
 fn flags_that_change_the_contents_refuse_them() {
     let mut raw = inode(FileType::Regular, 1);
     raw.i_flags = U32::new(0x8_0010);
-    let kind = CorruptKind::InodeContents {
+    let error = Error::ForeignContents {
         inode: 2,
         flags: 0x8_0000,
     };
-    assert_eq!(raw.check_contents(Ino::ROOT), Err(kind.into()));
+    assert_eq!(raw.check_contents(Ino::ROOT), Err(error));
     raw.i_flags = U32::new(0x8000_0010);
     assert_eq!(raw.check_contents(Ino::ROOT), Ok(()));
 }

@@ -293,17 +293,16 @@ impl Record {
     /// Refuses an inode whose `i_block` holds something other than block pointers.
     ///
     /// # Errors
-    /// `Corrupt(InodeContents)` with the flags that forbid it.
+    /// `ForeignContents` with the flags that forbid it.
     pub(crate) fn check_contents(&self) -> Result<()> {
         let foreign = self.flags().intersection(InodeFlags::CONTENTS);
         if foreign.is_empty() {
             return Ok(());
         }
-        Err(CorruptKind::InodeContents {
+        Err(Error::ForeignContents {
             inode: self.ino.get(),
             flags: foreign.bits(),
-        }
-        .into())
+        })
     }
 
     // ---- size ----

@@ -283,17 +283,20 @@ fn contents_under_a_foreign_flag_are_refused_and_the_rest_goes_on() {
     let fs = image.mount();
     assert!(matches!(
         fs.read("/d/foreign").unwrap_err(),
-        Error::Corrupt(_)
+        Error::ForeignContents { flags: 0x80000, .. }
     ));
     assert!(matches!(
         fs.write("/d/foreign", b"x").unwrap_err(),
-        Error::Corrupt(_)
+        Error::ForeignContents { flags: 0x80000, .. }
     ));
     assert!(matches!(
         fs.remove_file("/d/foreign").unwrap_err(),
-        Error::Corrupt(_)
+        Error::ForeignContents { flags: 0x80000, .. }
     ));
+    assert_eq!(Error::ForeignContents { inode: 1, flags: 1 }.errno(), 95);
     assert_eq!(fs.metadata("/d/foreign").unwrap().len(), 16);
+    assert!(!fs.is_read_only(), "nothing is damaged");
+    fs.rename("/d/foreign", "/d/moved").unwrap();
     assert_eq!(fs.read("/d/ours").unwrap(), b"ours");
     fs.remove_file("/d/ours").unwrap();
     fs.unmount().expect("nothing is open");
