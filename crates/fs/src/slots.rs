@@ -53,11 +53,23 @@ impl Slots {
 
     /// The mount that wrote to the image last, if it was one of this library: the superblock shows what it left there.
     pub(crate) fn last_mount(&self) -> Option<MountRecord> {
-        let shown = Stamp::of(&self.pmem.read_value(SUPERBLOCK));
-        let records = self.records().into_iter().flatten();
-        records
-            .filter(|record| record.stamp == shown)
+        let records = self.records();
+        let known = records.into_iter().flatten();
+        known
+            .filter(|record| self.is_shown(record, &records))
             .max_by_key(|record| record.ended)
+    }
+
+    /// Whether the superblock shows what a record says. Write time and mount count come in one store, the mount time in one
+    /// before it: a crash between the two leaves that of the next mount, which has a record, too.
+    fn is_shown(&self, record: &MountRecord, all: &[Option<MountRecord>]) -> bool {
+        let shown = Stamp::of(&self.pmem.read_value(SUPERBLOCK));
+        let mut times = all.iter().flatten().map(|record| record.stamp.mount_time);
+        let expected = Stamp {
+            mount_time: shown.mount_time,
+            ..record.stamp
+        };
+        shown == expected && times.any(|time| time == shown.mount_time)
     }
 
     fn records(&self) -> [Option<MountRecord>; MOUNT_RECORDS] {
@@ -71,12 +83,11 @@ impl Slots {
     /// Notes what the superblock is about to show. Durable on return. What is noted of the present state stays.
     pub(crate) fn announce(&self, record: MountRecord) {
         let Some(area) = self.area else { return };
-        let shown = Stamp::of(&self.pmem.read_value(SUPERBLOCK));
         let records = self.records();
         // A line that says nothing of the present state; if both do, the one that says less.
         let says = |index: &usize| {
             records[*index]
-                .filter(|record| record.stamp == shown)
+                .filter(|record| self.is_shown(record, &records))
                 .map(|record| record.ended)
         };
         let index = (0..records.len()).min_by_key(says).unwrap_or(0);

@@ -10,7 +10,14 @@ use ext2dax_format::{Compat, Error, Result, RoCompat, Timestamp};
 use ext2dax_pmem::{Off, Pmem, field};
 use ext2dax_sync::atomic::{AtomicBool, Ordering};
 use ext2dax_sync::{Mutex, rank};
-use zerocopy::little_endian::{U16, U32};
+use zerocopy::little_endian::{U16, U32, U64};
+
+const _: () = {
+    let at = core::mem::offset_of!(RawSuperblock, s_wtime);
+    assert!(at.is_multiple_of(8));
+    assert!(core::mem::offset_of!(RawSuperblock, s_mnt_count) == at + 4);
+    assert!(core::mem::offset_of!(RawSuperblock, s_max_mnt_count) == at + 6);
+};
 
 /// Where the superblock lies.
 pub(crate) const SUPERBLOCK: Off<RawSuperblock> = Off::new(SUPERBLOCK_OFFSET);
@@ -107,17 +114,17 @@ impl State {
         let _marks = self.marks.lock();
         let pmem = &self.pmem;
         pmem.store(
-            field!(SUPERBLOCK, RawSuperblock, s_mnt_count),
-            U16::new(stamp.mount_count),
-        );
-        pmem.store(
             field!(SUPERBLOCK, RawSuperblock, s_mtime),
             U32::new(stamp.mount_time),
         );
-        pmem.store(
-            field!(SUPERBLOCK, RawSuperblock, s_wtime),
-            U32::new(stamp.write_time),
-        );
+        // The time and the count in one store: on an image that is in use already they are what tells whose it is, and
+        // half of them would be nobody's.
+        let written = field!(SUPERBLOCK, RawSuperblock, s_wtime);
+        let limit = pmem.load(field!(SUPERBLOCK, RawSuperblock, s_max_mnt_count));
+        let word = u64::from(stamp.write_time)
+            | u64::from(stamp.mount_count) << 32
+            | u64::from(limit.get()) << 48;
+        pmem.store(Off::<U64>::new(written.at()), U64::new(word));
         let state = field!(SUPERBLOCK, RawSuperblock, s_state);
         // PUBLISH: the image is in use. Before: an unchanged, clean file system. After: one that its next user checks
         // first. Everything above lies in the same line, and nothing visible has been stored yet (rule R9).

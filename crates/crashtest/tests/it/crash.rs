@@ -18,6 +18,7 @@ use ext2dax_format::slot::AREA_BYTES;
 
 mod attributes;
 mod death;
+mod recovery;
 mod scenarios;
 
 fn limits() -> Limits {

@@ -30,3 +30,4 @@ mod real_faults;
 #[cfg(target_os = "linux")]
 mod scale;
 mod scratch;
+mod turns;

@@ -99,7 +99,7 @@ impl Dir<'_> {
             to_place: Place { block, offset: 0 }.into(),
             ..Intent::new(Operation::Grow)
         };
-        let armed = self.core.slots.arm(self.node.ino().get(), &intent);
+        let armed = self.core.slots.arm(&intent);
         // EPOCH: a block that nothing leads to, and the intent.
         self.core.pmem.fence();
         self.publish_block(block, branch);

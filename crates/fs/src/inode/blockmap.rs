@@ -141,7 +141,7 @@ impl TreeMap {
             second: to,
             ..slot::Intent::new(Operation::Resize)
         };
-        let armed = slots.arm(ino, &intent);
+        let armed = slots.arm(&intent);
         // EPOCH: the intent.
         pmem.fence();
         Some(armed)

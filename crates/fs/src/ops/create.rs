@@ -209,7 +209,7 @@ fn make(
         second: number_of(inode.attributes.as_ref()),
         ..Intent::new(Operation::Create)
     };
-    let armed = core.slots.arm(parent.ino().get(), &intent);
+    let armed = core.slots.arm(&intent);
     // EPOCH: bits, the dead inode, its block, the entry's bytes, the intent. All of it is out of sight: a crash leaks it.
     core.pmem.fence();
     birth(&mut dir, staged, node.record(), file_type, &contents);

@@ -90,7 +90,7 @@ pub(crate) fn link(mount: &Mount, parent: &Node, name: &[u8], target: &Node) -> 
         subject_links: links,
         ..Intent::new(operation)
     };
-    let armed = core.slots.arm(parent.ino().get(), &intent);
+    let armed = core.slots.arm(&intent);
     if links == 0 {
         first_name(&mut dir, staged, target);
         armed.done(&[record.mark()]);

@@ -52,11 +52,6 @@ impl<'a> Dirs<'a> {
         matches!(self, Self::Same(_))
     }
 
-    /// For the choice of a slot: renames in different directories take different ones.
-    pub(super) fn number(&mut self) -> u32 {
-        self.from().node.ino().get()
-    }
-
     /// What the next mount needs to know of a rename. The counts are those of now.
     pub(super) fn intent(
         &mut self,

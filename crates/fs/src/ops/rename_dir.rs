@@ -137,7 +137,7 @@ fn rename_by_two_names(
     dirs.settle_counts();
     let place = staged.place();
     let intent = dirs.intent(Operation::MoveDirectory, source, None, place);
-    let armed = core.slots.arm(dirs.number(), &intent);
+    let armed = core.slots.arm(&intent);
     // EPOCH: the entry's bytes, out of sight, and the intent.
     core.pmem.fence();
     dirs.to().publish(staged);
@@ -185,7 +185,7 @@ fn rename_over_swapped(
         return Ok(None);
     };
     core.slots.settle(dir.node.record().parent_mark());
-    let armed = core.slots.arm(dir.node.ino().get(), &intent);
+    let armed = core.slots.arm(&intent);
     let ending = match Ending::begin(mount, target.node) {
         Ok(ending) => ending,
         Err(error) => {
@@ -222,7 +222,7 @@ fn rename_over(
     dirs.settle_counts();
     let place = target.found.place.into();
     let intent = dirs.intent(Operation::MoveDirectory, source, Some(target), place);
-    let armed = core.slots.arm(dirs.number(), &intent);
+    let armed = core.slots.arm(&intent);
     let ending = Ending::begin(mount, target.node)?;
     if ending != Ending::Listed {
         // EPOCH: the intent.
@@ -276,7 +276,7 @@ pub(super) fn exchange(
     );
     let place = target.found.place.into();
     let intent = dirs.intent(Operation::ExchangeDirectory, source, Some(target), place);
-    let armed = core.slots.arm(dirs.number(), &intent);
+    let armed = core.slots.arm(&intent);
     // EPOCH: the intent.
     core.pmem.fence();
     at_target.forget(dirs.to());

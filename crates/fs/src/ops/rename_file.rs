@@ -99,7 +99,7 @@ fn rename_by_link(
     )?;
     let place = staged.place();
     let intent = dirs.intent(Operation::Move, source, None, place);
-    let armed = core.slots.arm(dirs.number(), &intent);
+    let armed = core.slots.arm(&intent);
     // EPOCH: the entry's bytes, out of sight, and the intent.
     core.pmem.fence();
     let links = raise(record);
@@ -195,7 +195,7 @@ fn rename_over_one_of_several(
     let change = KindChange::new(target.found, kind);
     let place = target.found.place.into();
     let intent = dirs.intent(Operation::ReplaceOne, source, Some(target), place);
-    let armed = core.slots.arm(dirs.number(), &intent);
+    let armed = core.slots.arm(&intent);
     // EPOCH: the intent.
     core.pmem.fence();
     let links = raise(moved);
@@ -237,7 +237,7 @@ fn rename_over_last<'a>(
         value: temporary.at(),
         ..dirs.intent(Operation::Replace, source, Some(target), place)
     };
-    let armed = core.slots.arm(dirs.number(), &intent);
+    let armed = core.slots.arm(&intent);
     let ending = Ending::begin(mount, target.node)?;
     if ending != Ending::Listed {
         // EPOCH: the intent, and the type in an empty entry.
@@ -332,7 +332,7 @@ pub(super) fn exchange<'a>(
         value: temporary.at(),
         ..dirs.intent(Operation::Exchange, source, Some(target), place)
     };
-    let armed = core.slots.arm(dirs.number(), &intent);
+    let armed = core.slots.arm(&intent);
     // EPOCH: the intent, and the type in an empty entry.
     core.pmem.fence();
     let (a_links, b_links) = (raise(a), raise(b));

@@ -63,7 +63,7 @@ pub(crate) fn unlink(mount: &Mount, parent: &Node, name: &[u8]) -> Result<()> {
         subject_links: links,
         ..Intent::new(operation)
     };
-    let armed = core.slots.arm(parent.ino().get(), &intent);
+    let armed = core.slots.arm(&intent);
     if links > 1 {
         one_of_several(&mut dir, &found, &child);
         armed.done(&[child.record().mark()]);
@@ -254,7 +254,7 @@ pub(crate) fn rmdir(mount: &Mount, parent: &Node, name: &[u8]) -> Result<()> {
         from_links: parent.record().links(),
         ..Intent::new(Operation::Unlink)
     };
-    let armed = core.slots.arm(parent.ino().get(), &intent);
+    let armed = core.slots.arm(&intent);
     let ending = Ending::begin(mount, &child)?;
     if ending != Ending::Listed {
         // EPOCH: the intent.

@@ -15,6 +15,7 @@ use core::fmt;
 
 use ext2dax_format::slot::{INTENTS, Intent, MOUNT_RECORDS};
 use ext2dax_sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use ext2dax_sync::lane::lane;
 use ext2dax_sync::{Condvar, Mutex, rank};
 
 use super::{Slots, line_at};
@@ -59,16 +60,16 @@ impl Intents {
         }
     }
 
-    /// A slot that nobody uses, starting the search at `hint`. Waits while there is none: whoever has one has all the
-    /// locks that it needs.
-    fn take(&self, hint: u32) -> usize {
-        if let Some(index) = self.try_take(hint) {
+    /// A slot that nobody uses, each thread's own first. Waits while there is none: whoever has one has all the locks that
+    /// it needs.
+    fn take(&self) -> usize {
+        if let Some(index) = self.try_take() {
             return index;
         }
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let mut turn = self.turn.lock();
         let index = loop {
-            if let Some(index) = self.try_take(hint) {
+            if let Some(index) = self.try_take() {
                 break index;
             }
             turn = self.given_back.wait(turn);
@@ -78,8 +79,8 @@ impl Intents {
         index
     }
 
-    fn try_take(&self, hint: u32) -> Option<usize> {
-        let first = hint as usize % INTENTS;
+    fn try_take(&self) -> Option<usize> {
+        let first = lane() % INTENTS;
         (first..INTENTS).chain(0..first).find(|&index| {
             !self.slots[index].taken.load(Ordering::Relaxed)
                 && !self.slots[index].taken.swap(true, Ordering::SeqCst)
@@ -124,10 +125,10 @@ impl fmt::Debug for Armed<'_> {
 
 impl Slots {
     /// Writes down what is about to happen. Flushed: durable with the operation's next fence, behind which its first
-    /// visible store comes. `hint` spreads operations that do not meet anyway over the slots.
-    pub(crate) fn arm(&self, hint: u32, intent: &Intent) -> Armed<'_> {
+    /// visible store comes.
+    pub(crate) fn arm(&self, intent: &Intent) -> Armed<'_> {
         let index = self.area.map(|area| {
-            let index = self.intents.take(hint);
+            let index = self.intents.take();
             let line = area + line_at(MOUNT_RECORDS + index);
             self.store(line, &intent.words(self.mount.load(Ordering::Relaxed)));
             index

@@ -309,7 +309,7 @@ impl Node {
                 subject_links: new.bits,
                 ..Intent::new(Operation::Own)
             };
-            core.slots.arm(record.ino().get(), &intent)
+            core.slots.arm(&intent)
         });
         if stands || armed.is_some() {
             // EPOCH: the intent. From here on the change happens.

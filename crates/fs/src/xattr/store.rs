@@ -140,10 +140,8 @@ impl Plan {
         let new = self.fresh.as_ref().map(|fresh| fresh.run().start);
         let from = Protection::of(record);
         // What several stores do needs a note; attributes alone are one pointer.
-        let armed = (from != to || self.users > 1).then(|| {
-            core.slots
-                .arm(record.ino().get(), &self.intent(record, from, to, new))
-        });
+        let armed = (from != to || self.users > 1)
+            .then(|| core.slots.arm(&self.intent(record, from, to, new)));
         if new.is_some() || armed.is_some() || stands {
             // EPOCH: the new block and its bit, the intent. Out of sight: a crash leaks the block.
             core.pmem.fence();
