@@ -85,8 +85,6 @@ pub struct Filling {
     pub holes: Holes,
     /// Times of files are lowered to this one, in seconds.
     pub latest: Option<i64>,
-    /// Blocks that must not be used, ascending. They belong to inode 1.
-    pub bad_blocks: Vec<u32>,
     /// Threads that read and copy; 0 stands for 1.
     pub threads: usize,
 }
@@ -325,16 +323,7 @@ impl Search<'_> {
         let grid = self.grid(geometry);
         let resize = plan.options().revision > 0
             && geometry.features().compat.contains(Compat::RESIZE_INODE);
-        let bad = &self.filling.bad_blocks;
-        let placed = Layout::new(
-            self.tree,
-            self.numbered,
-            self.needs,
-            geometry,
-            grid,
-            resize,
-            bad,
-        );
+        let placed = Layout::new(self.tree, self.numbered, self.needs, geometry, grid, resize);
         let has = u64::from(geometry.blocks_count());
         let layout = match placed {
             Ok(layout) if u64::from(layout.end) <= has => layout,

@@ -213,9 +213,8 @@ impl Layout {
         geometry: &Geometry,
         grid: Grid,
         resize: bool,
-        keep_out: &[u32],
     ) -> Result<Self, u64> {
-        let gaps = free_space(geometry, keep_out);
+        let gaps = free_space(geometry);
         let mut placing = Placing {
             tree,
             numbered,
@@ -254,24 +253,14 @@ impl Layout {
 }
 
 /// What the tables of each group leave, the last group as long as the others.
-fn free_space(geometry: &Geometry, keep_out: &[u32]) -> Vec<Gap> {
-    let mut gaps = Vec::new();
-    for group in geometry.all_groups() {
+fn free_space(geometry: &Geometry) -> Vec<Gap> {
+    let gap = |group| {
         let start = geometry.group_first_block(group).get();
         let end = start.saturating_add(geometry.blocks_per_group());
-        let mut at = start + geometry.group_overhead(group);
-        let bad = keep_out.partition_point(|&block| block < at);
-        for &block in keep_out[bad..].iter().take_while(|&&block| block < end) {
-            if at < block {
-                gaps.push((at, block));
-            }
-            at = block + 1;
-        }
-        if at < end {
-            gaps.push((at, end));
-        }
-    }
-    gaps
+        (start + geometry.group_overhead(group), end)
+    };
+    let gaps = geometry.all_groups().map(gap);
+    gaps.filter(|gap| gap.0 < gap.1).collect()
 }
 
 /// What of `all` is not in `free`; both ascending, each of `free` inside one of `all`.

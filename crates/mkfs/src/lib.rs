@@ -2,7 +2,7 @@
 //!
 //! Plan first, then write: [`Plan::new`] decides and checks every number; [`Plan::write`] carries it out and can only fail
 //! if the medium does. The shape is the one that mke2fs chooses for the same options, except that blocks are 4 KiB at
-//! every size. Nothing here reads a clock or a random source: equal [`Options`] make equal bytes.
+//! every size. Nothing here reads a clock or a random source: equal [`Options`] and contents make equal bytes.
 //!
 //! ```
 //! use ext2dax_mkfs::{Options, Plan};
@@ -11,6 +11,21 @@
 //! let plan = Plan::new(&Options::default(), 8 << 20)?;
 //! let pmem = Pmem::new(AnonRegion::new(plan.len_bytes())?);
 //! plan.write(&pmem)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! With contents: a [`Tree`], built by hand or read from directories and archives, becomes a [`FilledPlan`], which knows the
+//! place of every block. Without a UUID of its own the image gets one that follows from what is in it.
+//!
+//! ```
+//! use ext2dax_mkfs::{Before, Filling, Medium, Meta, Tree};
+//! use ext2dax_pmem::{AnonRegion, Pmem};
+//!
+//! let mut tree = Tree::new();
+//! tree.file("etc/motd", Meta::new(0o644), *b"hello")?;
+//! let mut filled = Filling::default().plan(tree)?;
+//! let pmem = Pmem::new(AnonRegion::new(filled.len_bytes())?);
+//! filled.write(&Medium::memory(&pmem), Before::Zeroes, |_| {})?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 

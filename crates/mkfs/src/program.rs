@@ -87,7 +87,9 @@ fn make(args: &Args) -> anyhow::Result<()> {
     }
     let mut image = plan(args, request, &found)?;
     let target = found.sized(image.wanted);
-    if !args.dry_run {
+    if args.super_only && !args.dry_run {
+        super_only(&image, &target, args.force)?;
+    } else if !args.dry_run {
         target.check_free_to_use(args.force)?;
         write(args, &mut image, &target, request)?;
     }
@@ -158,6 +160,18 @@ fn plan(args: &Args, request: &mut Request, found: &Found) -> anyhow::Result<Pla
     })
 }
 
+/// Superblocks and descriptors over an old file system, everything else kept, for fsck to make sense of.
+fn super_only(image: &Planned, target: &Target, force: u8) -> anyhow::Result<()> {
+    if target.is_missing() {
+        anyhow::bail!("{}: -S: there is nothing to write over", target.name());
+    }
+    target.check_free_to_use(force.max(1))?;
+    let opened = target.open_in_place(image.plan().len_bytes(), target.end(), false)?;
+    let written = image.plan().write_super_only(&opened.medium());
+    written.map_err(|error| anyhow::anyhow!("{}: {error}", target.name()))?;
+    opened.commit()
+}
+
 fn write(
     args: &Args,
     image: &mut Planned,
@@ -171,10 +185,11 @@ fn write(
         opened.before
     };
     let bar = (std::io::stderr().is_terminal() && !args.quiet && !args.json)
-        .then(|| indicatif::ProgressBar::new(u64::from(image.plan().geometry().groups())));
-    let progress = |Progress { done, .. }: Progress| {
+        .then(|| indicatif::ProgressBar::new(0));
+    let progress = |Progress { done, all }: Progress| {
         if let Some(bar) = &bar {
-            bar.set_position(u64::from(done));
+            bar.set_length(all);
+            bar.set_position(done);
         }
     };
     let written = match &mut image.kind {

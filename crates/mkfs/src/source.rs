@@ -308,7 +308,7 @@ impl Contents {
         }
     }
 
-    /// Opens the bytes for reading.
+    /// Opens the bytes for reading. Whoever has read them asks [`Open::check_unchanged`].
     pub(crate) fn open<'a>(&'a self, readers: &'a [Reader]) -> Result<Open<'a>, SourceError> {
         Ok(match &self.data {
             Data::Bytes(bytes) => Open::Bytes(bytes),
@@ -316,9 +316,7 @@ impl Contents {
             Data::Path(path) => {
                 let (path, stamp) = &**path;
                 let file = File::open(path).map_err(|error| SourceError::io(path, error))?;
-                let open = Open::File(file, path, *stamp);
-                open.check_unchanged()?;
-                open
+                Open::File(file, path, *stamp)
             }
         })
     }

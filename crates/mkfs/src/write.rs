@@ -5,7 +5,7 @@
 
 use ext2dax_format::dirent::{self, RawDirEntry};
 use ext2dax_format::inode::{EXTRA_ISIZE, RawInode, RawInodeExtra};
-use ext2dax_format::superblock::{RawSuperblock, SUPERBLOCK_OFFSET};
+use ext2dax_format::superblock::{self, RawSuperblock, SUPERBLOCK_OFFSET};
 use ext2dax_format::{FileType, GroupNr, Ino, RawGroupDesc, bitmap, indirect};
 use ext2dax_pmem::{Off, Pmem};
 use zerocopy::little_endian::{U16, U32};
@@ -23,13 +23,13 @@ pub enum Before {
     Zeroes,
 }
 
-/// Steps of [`Plan::write_with`], for a progress bar.
+/// Steps of writing, for a progress bar: tables of a group each, then pieces of contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Groups done.
-    pub done: u32,
-    /// All groups.
-    pub groups: u32,
+    /// Steps done.
+    pub done: u64,
+    /// All steps.
+    pub all: u64,
 }
 
 impl Plan {
@@ -50,13 +50,13 @@ impl Plan {
         &self,
         pmem: &Pmem,
         before: Before,
-        mut progress: impl FnMut(Progress),
+        mut progress: impl FnMut(Progress) + Send,
     ) -> Result<(), Refusal> {
         let write = |at, bytes: &[u8]| {
             pmem.write_flushed(at, bytes);
             Ok(())
         };
-        self.write_around(pmem, &write, before, &mut progress, |image| {
+        self.write_around(pmem, &write, before, &mut progress, |image, _| {
             image.write_files()?;
             Ok(None)
         })
@@ -69,8 +69,11 @@ impl Plan {
         pmem: &Pmem,
         write: &Write<'_, E>,
         before: Before,
-        progress: &mut dyn FnMut(Progress),
-        files: impl FnOnce(&Image<'_, E>) -> Result<Option<[u8; 16]>, E>,
+        progress: &mut (dyn FnMut(Progress) + Send),
+        files: impl FnOnce(
+            &Image<'_, E>,
+            &mut (dyn FnMut(Progress) + Send),
+        ) -> Result<Option<[u8; 16]>, E>,
     ) -> Result<(), E> {
         if pmem.len() < self.len_bytes() {
             let (planned, len) = (self.len_bytes(), pmem.len());
@@ -94,22 +97,50 @@ impl Plan {
             write,
             before,
         };
-        let groups = self.geometry.groups();
+        let all = u64::from(self.geometry.groups());
         for group in self.geometry.all_groups() {
             image.write_group(group)?;
             progress(Progress {
-                done: group.get() + 1,
-                groups,
+                done: u64::from(group.get()) + 1,
+                all,
             });
         }
         image.write_descriptors()?;
         let mut raw = self.superblock;
-        if let Some(uuid) = files(&image)? {
+        if let Some(uuid) = files(&image, progress)? {
             raw.s_uuid = uuid;
         }
         image.write_superblocks(raw)?;
         pmem.fence();
         // PUBLISH: the file system. Before: everything is in place, and nobody takes it for one. After: whole and clean.
+        pmem.publish(magic, self.superblock.s_magic);
+        let synced = pmem.sync(0..self.len_bytes());
+        synced.map_err(|_| Refusal::Io.into())
+    }
+}
+
+impl Plan {
+    /// Superblocks and descriptors alone.
+    pub(crate) fn write_supers<E: From<Refusal>>(
+        &self,
+        pmem: &Pmem,
+        write: &Write<'_, E>,
+    ) -> Result<(), E> {
+        let image = Image {
+            plan: self,
+            pmem,
+            write,
+            before: Before::Zeroes,
+        };
+        image.write_descriptors()?;
+        let mut raw = self.superblock;
+        raw.s_state = U16::new(superblock::STATE_VALID | superblock::STATE_ERROR);
+        image.write_superblocks(raw)?;
+        pmem.fence();
+        let magic = Off::<U16>::new(
+            SUPERBLOCK_OFFSET + core::mem::offset_of!(RawSuperblock, s_magic) as u64,
+        );
+        // PUBLISH: the new superblock. Before: none that counts. After: one that says that fsck has to look.
         pmem.publish(magic, self.superblock.s_magic);
         let synced = pmem.sync(0..self.len_bytes());
         synced.map_err(|_| Refusal::Io.into())

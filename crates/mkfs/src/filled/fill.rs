@@ -2,6 +2,7 @@
 
 use std::io;
 use std::ops::Range;
+use std::sync::Mutex;
 
 use ext2dax_format::{FileType, GroupNr};
 use zerocopy::IntoBytes as _;
@@ -49,13 +50,25 @@ impl Plan {
         &self,
         medium: &Medium<'_>,
         before: Before,
-        mut progress: impl FnMut(Progress),
+        mut progress: impl FnMut(Progress) + Send,
     ) -> Result<(), FillError> {
         let write = |at, bytes: &[u8]| medium.write(at, bytes).map_err(FillError::Target);
-        self.write_around(medium.pmem(), &write, before, &mut progress, |image| {
+        self.write_around(medium.pmem(), &write, before, &mut progress, |image, _| {
             image.write_files()?;
             Ok(None)
         })
+    }
+}
+
+impl Plan {
+    /// Writes superblocks and group descriptors and nothing else, and says in them that there are errors: inode tables,
+    /// bitmaps and files of an old file system stay, for fsck to find.
+    ///
+    /// # Errors
+    /// As [`Plan::write_to`].
+    pub fn write_super_only(&self, medium: &Medium<'_>) -> Result<(), FillError> {
+        let write = |at, bytes: &[u8]| medium.write(at, bytes).map_err(FillError::Target);
+        self.write_supers(medium.pmem(), &write)
     }
 }
 
@@ -74,13 +87,17 @@ impl FilledPlan {
         let mut uuid = None;
         let this = &*self;
         let write = |at, bytes: &[u8]| medium.write(at, bytes).map_err(FillError::Target);
-        let written =
-            this.plan
-                .write_around(medium.pmem(), &write, before, &mut progress, |image| {
-                    let pieces = this.fill(image, *medium)?;
-                    uuid = this.content.map(|tree| this.content_uuid(tree, &pieces));
-                    Ok::<_, FillError>(uuid)
-                });
+        let written = this.plan.write_around(
+            medium.pmem(),
+            &write,
+            before,
+            &mut progress,
+            |image, progress| {
+                let pieces = this.fill(image, *medium, progress)?;
+                uuid = this.content.map(|tree| this.content_uuid(tree, &pieces));
+                Ok::<_, FillError>(uuid)
+            },
+        );
         written?;
         if let Some(uuid) = uuid {
             self.plan.superblock.s_uuid = uuid;
@@ -106,8 +123,11 @@ impl FilledPlan {
         &self,
         image: &Image<'_, FillError>,
         medium: Medium<'_>,
+        progress: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<Vec<u128>, FillError> {
         let steps = self.steps();
+        let all = steps.len() as u64;
+        let progress = Mutex::new((0, progress));
         let found = parallel::try_map(steps.len(), self.threads, |nr| {
             let mut out = Out::new(medium);
             let mut digests = Vec::new();
@@ -123,6 +143,11 @@ impl FilledPlan {
                 Step::Inodes { first, count } => self.inodes(image, *first, *count, &mut out)?,
             }
             out.flush()?;
+            if let Ok(mut progress) = progress.lock() {
+                progress.0 += 1;
+                let done = progress.0;
+                (progress.1)(Progress { done, all });
+            }
             Ok::<_, FillError>(digests)
         })?;
         if let Some(block) = self.layout.resize {

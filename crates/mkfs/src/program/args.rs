@@ -83,6 +83,10 @@ pub(crate) struct Args {
     /// Overwrite a known file system; twice: also one in use
     #[arg(short = 'F', action = ArgAction::Count)]
     pub(crate) force: u8,
+    /// Write superblocks and group descriptors only, with the same options as when the file system was made: the last
+    /// resort when all of them are lost. Run fsck right after
+    #[arg(short = 'S', conflicts_with = "sources")]
+    pub(crate) super_only: bool,
     /// Show the plan and change nothing
     #[arg(short = 'n')]
     pub(crate) dry_run: bool,

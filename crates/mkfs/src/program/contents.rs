@@ -222,7 +222,6 @@ impl ContentsArgs {
             },
             holes,
             latest: request.latest,
-            bad_blocks: Vec::new(),
             threads: self.threads(),
         })
     }

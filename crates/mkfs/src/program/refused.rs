@@ -24,8 +24,6 @@ pub(crate) struct Refused {
     journal_options: Option<String>,
     #[arg(short = 'l', hide = true)]
     bad_blocks: Option<String>,
-    #[arg(short = 'S', hide = true)]
-    super_only: bool,
     #[arg(short = 'z', hide = true)]
     undo: Option<String>,
 }
@@ -64,10 +62,6 @@ pub(crate) fn check(args: &Args) -> anyhow::Result<()> {
         (
             given.bad_blocks.is_some(),
             "-l: does not take a list of bad blocks; use mke2fs -l",
-        ),
-        (
-            given.super_only,
-            "-S: does not write superblocks alone; repair with fsck.ext2dax -b or e2fsck -b",
         ),
         (
             given.undo.is_some(),

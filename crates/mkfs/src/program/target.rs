@@ -221,8 +221,22 @@ impl Target {
         })
     }
 
+    pub(crate) fn is_missing(&self) -> bool {
+        self.kind == Kind::Missing
+    }
+
+    /// Where the image ends in the file or device.
+    pub(crate) fn end(&self) -> u64 {
+        self.offset.saturating_add(self.len)
+    }
+
     /// A device, or a file that holds more than the image.
-    fn open_in_place(&self, planned: u64, end: u64, discard: bool) -> anyhow::Result<Opened<'_>> {
+    pub(crate) fn open_in_place(
+        &self,
+        planned: u64,
+        end: u64,
+        discard: bool,
+    ) -> anyhow::Result<Opened<'_>> {
         let made = self.kind == Kind::Missing;
         if self.kind != Kind::Device {
             let open = || -> std::io::Result<()> {

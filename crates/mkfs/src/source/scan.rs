@@ -3,10 +3,11 @@
 
 use std::ops::Range;
 use std::os::fd::AsFd as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::SeekFrom;
 
-use super::{Blocks, Contents, Open, Reader, SourceError};
+use super::{Blocks, Contents, Data, Open, Reader, SourceError};
 use crate::parallel;
 use crate::tree::{Body, NodeId, Tree};
 
@@ -24,6 +25,10 @@ pub enum Holes {
 
 /// Bytes that one step of a thread looks at; larger files are shared by several threads.
 const STEP: u64 = 16 << 20;
+/// Files up to this size are kept in memory when they have been read, up to this much in all: opening them again would
+/// cost more than the copy.
+const KEPT: u64 = 16 << 10;
+const KEPT_IN_ALL: u64 = 64 << 20;
 /// Bytes read at a time: a buffer of this size stays in the processor's cache.
 const BUFFER: usize = 256 << 10;
 
@@ -46,42 +51,71 @@ pub(crate) fn run(
             })?;
         }
     }
+    let budget = AtomicU64::new(KEPT_IN_ALL);
+    let batches = batches(&steps);
     let found = {
-        let (tree, steps) = (&*tree, &steps);
-        // Small steps are handed out many at a time, so that the threads do not meet too often.
-        const BATCH: usize = 32;
-        parallel::try_map(steps.len().div_ceil(BATCH), threads, |batch| {
+        let (tree, steps, budget) = (&*tree, &steps, &budget);
+        parallel::try_map(batches.len(), threads, |nr| {
             let mut buffer = vec![0; BUFFER];
-            let from = batch * BATCH;
-            let batch = &steps[from..(from + BATCH).min(steps.len())];
-            batch
-                .iter()
-                .map(|&(id, from, to)| {
-                    let Body::Regular(contents) = &tree.node(id).body else {
-                        return Ok(Vec::new());
-                    };
-                    let range = from..to;
-                    scan(
-                        contents,
-                        &tree.readers,
-                        range,
-                        block_size,
-                        holes,
-                        &mut buffer,
-                    )
-                })
-                .collect::<Result<Vec<_>, _>>()
+            let found = steps[batches[nr].clone()].iter().map(|(id, from, to)| {
+                let Body::Regular(contents) = &tree.node(*id).body else {
+                    return Ok(Found::default());
+                };
+                let range = *from..*to;
+                let mut found = scan(
+                    contents,
+                    &tree.readers,
+                    range,
+                    block_size,
+                    holes,
+                    &mut buffer,
+                )?;
+                let is_spare = || {
+                    let take = |left: u64| left.checked_sub(contents.size);
+                    budget
+                        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
+                        .is_ok()
+                };
+                found.kept = found.kept.filter(|_| is_spare());
+                Ok(found)
+            });
+            found.collect::<Result<Vec<_>, SourceError>>()
         })?
     };
     for (&(id, ..), found) in steps.iter().zip(found.into_iter().flatten()) {
         if let Body::Regular(contents) = &mut tree.node_mut(id).body {
-            for blocks in found {
+            for blocks in found.blocks {
                 push(&mut contents.blocks, blocks);
             }
             contents.blocks.shrink_to_fit();
+            if let Some(bytes) = found.kept {
+                contents.data = Data::Bytes(bytes);
+            }
         }
     }
     Ok(())
+}
+
+/// Runs of steps for one thread: many small ones, so that the threads do not meet too often, or one large one.
+fn batches(steps: &[(NodeId, u64, u64)]) -> Vec<Range<usize>> {
+    const FILES: usize = 64;
+    let (mut all, mut first, mut bytes) = (Vec::new(), 0, 0);
+    for (nr, (_, from, to)) in steps.iter().enumerate() {
+        bytes += to - from;
+        if bytes >= STEP / 4 || nr + 1 - first == FILES || nr + 1 == steps.len() {
+            all.push(first..nr + 1);
+            (first, bytes) = (nr + 1, 0);
+        }
+    }
+    all
+}
+
+/// What a step found.
+#[derive(Default)]
+struct Found {
+    blocks: Vec<Blocks>,
+    /// All bytes of a small file, so that it need not be opened again.
+    kept: Option<Box<[u8]>>,
 }
 
 /// The steps of a file: ranges that start on whole blocks, without the large holes.
@@ -118,9 +152,9 @@ fn scan(
     block_size: u32,
     holes: Holes,
     buffer: &mut [u8],
-) -> Result<Vec<Blocks>, SourceError> {
+) -> Result<Found, SourceError> {
     let (from, end) = (range.start, range.end);
-    let mut found = Vec::new();
+    let mut found = Found::default();
     let number = |offset: u64| {
         u32::try_from(offset / u64::from(block_size)).expect("sizes were checked before")
     };
@@ -132,14 +166,14 @@ fn scan(
         }
     };
     if holes == Holes::Fill {
-        found.push(blocks(from, end));
+        found.blocks.push(blocks(from, end));
         return Ok(found);
     }
     let open = contents.open(readers)?;
     let mut at = from;
     while let Some((start, stop)) = next_data(&open, at, end, block_size)? {
         if holes == Holes::Keep {
-            push(&mut found, blocks(start, stop));
+            push(&mut found.blocks, blocks(start, stop));
             at = stop;
             continue;
         }
@@ -147,16 +181,21 @@ fn scan(
         while at < stop {
             let len = usize::try_from(stop - at).unwrap_or(BUFFER).min(BUFFER);
             open.read_at(at, &mut buffer[..len])?;
+            if contents.size <= KEPT && matches!(open, Open::File(..)) {
+                found.kept = Some(buffer[..len].into());
+            }
             for (nr, block) in (0_u64..).zip(buffer[..len].chunks(block_size as usize)) {
                 if !is_zero(block) {
                     let offset = at + nr * u64::from(block_size);
-                    push(&mut found, blocks(offset, offset + 1));
+                    push(&mut found.blocks, blocks(offset, offset + 1));
                 }
             }
             at += len as u64;
         }
     }
-    open.check_unchanged()?;
+    if found.kept.is_some() {
+        open.check_unchanged()?;
+    }
     Ok(found)
 }
 

@@ -15,6 +15,11 @@ use crate::tree::{assert_same, look, nasty, noise};
 
 const BLOCK_SIZES: [u32; 7] = [1024, 2048, 4096, 8192, 16_384, 32_768, 65_536];
 
+/// Whether there is time for the long forms.
+pub(crate) fn soak() -> bool {
+    std::env::var_os("EXT2DAX_SOAK").is_some()
+}
+
 fn read(path: &Path) -> Tree {
     let mut tree = Tree::new();
     tree.add_directory(path, &Rules::default(), 2).unwrap();
@@ -36,7 +41,7 @@ fn bytes(pmem: &Pmem) -> Vec<u8> {
 }
 
 /// Calls `check` with the image mounted; whether it could be.
-fn mounted(image: &Path, at: &Path, check: impl FnOnce(&Path)) -> bool {
+pub(crate) fn mounted(image: &Path, at: &Path, check: impl FnOnce(&Path)) -> bool {
     let _ = fs::create_dir(at);
     let mount = Command::new("mount")
         .args(["-t", "ext2", "-o", "loop,ro"])
@@ -511,9 +516,9 @@ fn archives_that_are_cut_or_climb_are_refused() {
 fn a_source_that_changes_while_it_is_read_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
-    fs::write(&path, noise(10_000, 1)).unwrap();
+    fs::write(&path, noise(100_000, 1)).unwrap();
     let mut filled = Filling::default().plan(read(dir.path())).unwrap();
-    fs::write(&path, noise(9_000, 1)).unwrap();
+    fs::write(&path, noise(90_000, 1)).unwrap();
     let pmem = Pmem::new(AnonRegion::new(filled.len_bytes()).unwrap());
     let written = filled.write(&Medium::memory(&pmem), ext2dax_mkfs::Before::Zeroes, |_| {});
     let error = written.unwrap_err().to_string();

@@ -6,5 +6,6 @@ mod contents;
 mod geometry;
 mod images;
 mod judge;
+mod matrix;
 mod program;
 mod tree;

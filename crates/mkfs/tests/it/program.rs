@@ -88,7 +88,7 @@ fn every_refusal_is_one_line_and_leaves_no_file() {
         ("-j x 8m", "-j: "),
         ("-J size=4 x 8m", "-J: "),
         ("-l bad x 8m", "-l: "),
-        ("-S x 8m", "-S: "),
+        ("-S x 8m", "-S: there is nothing to write over"),
         ("-z undo x 8m", "-z: "),
         ("x 20000t", "more than ext2 can count"),
     ];

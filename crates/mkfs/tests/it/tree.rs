@@ -128,6 +128,13 @@ pub(crate) struct Seen {
     bytes: u32,
 }
 
+impl Seen {
+    /// Links from outside a tree count on the host and not in an image.
+    pub(crate) fn forget_links(&mut self) {
+        self.links = 0;
+    }
+}
+
 /// Everything below a directory. `lost+found`, and the root's own line, are not there.
 pub(crate) fn look(root: &Path) -> BTreeMap<Vec<u8>, Seen> {
     let mut all = BTreeMap::new();
