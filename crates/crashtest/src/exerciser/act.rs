@@ -360,6 +360,7 @@ impl Exerciser {
     }
 
     /// A write whose source faults as it is copied; the two ranges do not meet.
+    #[expect(clippy::wrong_self_convention, reason = "the direction of a copy")]
     fn from_view(
         &mut self,
         (file, at): (Which, u64),
@@ -381,6 +382,7 @@ impl Exerciser {
     }
 
     /// A read whose destination faults as it is copied; the two ranges do not meet.
+    #[expect(clippy::wrong_self_convention, reason = "the direction of a copy")]
     fn into_view(
         &mut self,
         (file, at): (Which, u64),
