@@ -41,6 +41,7 @@ interop:
 bench:
 	.ci/setup test
 	$(CARGO) run --release -q -p ext2dax-benches --bin compare
+	$(CARGO) run --release -q -p ext2dax-benches --bin fsck
 
 fuzz:
 	.ci/fuzz $(T)

@@ -48,7 +48,7 @@ const PREEN: &[(&str, i32, i32, &str)] = &[
 /// The exit status of e2fsck; -1 if it does not come to an end.
 fn e2fsck(args: &[&str], image: &Path) -> i32 {
     let image = image.to_str().unwrap();
-    let all = [&["-s", "KILL", "10", "e2fsck"][..], args, &[image]].concat();
+    let all = [&["-s", "KILL", "5", "e2fsck"][..], args, &[image]].concat();
     run("timeout", &all)
         .status
         .code()
