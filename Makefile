@@ -40,6 +40,8 @@ interop:
 
 bench:
 	.ci/setup test
+	# The FUSE mount is measured through the tool.
+	$(CARGO) build --release -q -p ext2dax-cli
 	$(CARGO) run --release -q -p ext2dax-benches --bin compare
 	$(CARGO) run --release -q -p ext2dax-benches --bin fsck
 
