@@ -231,7 +231,13 @@ fn explore(name: &str, acts: &'static [Act], end: fn(&World)) {
 /// Some schedule of the scenario must show the mistake.
 fn notice(mutant: &'static str, acts: &'static [Act], end: fn(&World)) {
     search(&Config::exhaustive(0), make_template).unwrap();
-    let failure = configs()
+    let [exhaustive, sampled] = configs();
+    // Ends as soon as somebody notices, so it may go far.
+    let exhaustive = Config {
+        max_runs: exhaustive.max_runs.max(200_000),
+        ..exhaustive
+    };
+    let failure = [exhaustive, sampled]
         .into_iter()
         .find_map(|config| search(&config.with_mutant(mutant), move || run(acts, end)).err());
     let failure = failure.unwrap_or_else(|| panic!("nobody noticed: {mutant}"));

@@ -154,7 +154,6 @@ impl Ending {
     pub(super) fn finish(self, mount: &Mount, child: &Arc<Node>, remains: Remains<'_>) {
         match self {
             Self::Now => give_back(mount, child, remains),
-            Self::Listed if mutant("a name goes and forgets the last handle") => {}
             Self::Listed => lifetime::end_if_unused(mount, child),
             Self::ListedDead => match mount.core.orphans.push(child.ino()) {
                 Ok(()) => lifetime::end_if_unused(mount, child),
