@@ -516,19 +516,23 @@ fn archives_that_are_cut_or_climb_are_refused() {
 fn a_source_that_changes_while_it_is_read_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
-    fs::write(&path, noise(100_000, 1)).unwrap();
-    let mut filled = Filling::default().plan(read(dir.path())).unwrap();
-    fs::write(&path, noise(90_000, 1)).unwrap();
-    let pmem = Pmem::new(AnonRegion::new(filled.len_bytes()).unwrap());
-    let written = filled.write(&Medium::memory(&pmem), ext2dax_mkfs::Before::Zeroes, |_| {});
-    let error = written.unwrap_err().to_string();
-    assert!(
-        error.ends_with("file: changed while it was read"),
-        "{error}"
-    );
-    let mut magic = [0; 2];
-    pmem.read(1024 + 56, &mut magic);
-    assert_eq!(magic, [0; 2], "half an image has no magic number");
+    for len in [90_000, 100_000, 110_000] {
+        fs::write(&path, noise(100_000, 1)).unwrap();
+        let mut filled = Filling::default().plan(read(dir.path())).unwrap();
+        fs::write(&path, noise(len, 2)).unwrap();
+        let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(77);
+        fs::File::open(&path).unwrap().set_modified(time).unwrap();
+        let pmem = Pmem::new(AnonRegion::new(filled.len_bytes()).unwrap());
+        let written = filled.write(&Medium::memory(&pmem), ext2dax_mkfs::Before::Zeroes, |_| {});
+        let error = written.unwrap_err().to_string();
+        assert!(
+            error.ends_with("file: changed while it was read"),
+            "{len}: {error}"
+        );
+        let mut magic = [0; 2];
+        pmem.read(1024 + 56, &mut magic);
+        assert_eq!(magic, [0; 2], "half an image has no magic number");
+    }
 }
 
 #[test]
