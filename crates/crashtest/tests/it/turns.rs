@@ -194,7 +194,7 @@ fn what_we_do_not_know_stays_as_it_is() {
     // Error records, mount options, the last mount point and what is reserved: bytes 136, 404 and 644 on.
     let superblock = [136..200, 404..472, 512..576, 644..1020];
     for (i, at) in superblock.clone().into_iter().flatten().enumerate() {
-        bytes[1024 + at] = (i % 251) as u8 | 1;
+        bytes[1024 + at] = u8::try_from(i % 251).unwrap() | 1;
     }
     // i_faddr, i_checksum_lo and what lies behind it in osd2; of the extra part i_version_hi, i_projid.
     let group = (ino - 1) / superblock_inodes(&bytes);
@@ -203,7 +203,7 @@ fn what_we_do_not_know_stays_as_it_is() {
     let inode = table + (ino as usize - 1) * 256;
     let fields = [36..40, 112..116, 124..128, 152..156];
     for (i, at) in fields.clone().into_iter().flatten().enumerate() {
-        bytes[inode + at] = 0x80 | i as u8;
+        bytes[inode + at] = 0x80 | u8::try_from(i).unwrap();
     }
     std::fs::write(&path, &bytes).unwrap();
     let fs = ours(&path);
