@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use ext2dax_dax::PageTable;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::record::Page;
@@ -224,7 +225,15 @@ impl Core {
             .server
             .fault(idx, fault.write, around, super::Wait::Never)
         {
-            Outcome::WouldBlock | Outcome::NoMemory => Answer::Later,
+            Outcome::WouldBlock => {
+                // The file has grown since the view was made. The fault thread leaves the heap alone; the resolver uses
+                // it for this alone, where the fault could never be served otherwise.
+                if view.table.may_unmap() {
+                    view.server.make_entry(idx);
+                }
+                Answer::Later
+            }
+            Outcome::NoMemory => Answer::Later,
             Outcome::Bus(bus) => {
                 view.note_error(self, idx, bus);
                 Answer::Wake

@@ -33,6 +33,8 @@ pub(super) struct Around {
 /// A mapped file as the threads and the handlers need it, whatever its block map is.
 pub(super) trait Server: Send + Sync {
     fn fault(&self, idx: u64, write: bool, around: Around, wait: Wait) -> Outcome;
+    /// Makes the entry of a page that lies further on than those made with the view. Uses the heap.
+    fn make_entry(&self, idx: u64);
     fn try_evict(&self, pages: Range<u64>) -> bool;
     fn detach(&self) -> LastView;
 }
@@ -59,6 +61,14 @@ where
             fill: around.fill,
         };
         handle(&*self.file, &self.attached, &fault)
+    }
+
+    fn make_entry(&self, idx: u64) {
+        let space = self.file.space();
+        let unit = space.unit_of(idx);
+        if !space.has_leaf(unit) {
+            space.ensure(unit..unit + 1);
+        }
     }
 
     fn try_evict(&self, pages: Range<u64>) -> bool {

@@ -181,3 +181,25 @@ fn a_file_in_one_run_takes_one_fault_a_window_however_often_it_is_mapped() {
         }
     });
 }
+
+/// Entries are made when a view is, for the file as it is then; what is further on is made when it is asked for.
+#[test]
+fn pages_far_behind_the_size_that_a_view_began_with_are_served() {
+    in_each_mode(|mode| {
+        let progress = Arc::new(AtomicU64::new(0));
+        let _watchdog = Watchdog::new("far pages", &progress);
+        let host = Host::new(&options(mode), 12, 256, PAGE as u64);
+        let view = host.view((1 << 30) / PAGE);
+        view.store(0, 1).unwrap();
+        host.file.truncate(1 << 30);
+        for (n, at) in [5 << 20, 512 << 20, (1 << 30) - PAGE]
+            .into_iter()
+            .enumerate()
+        {
+            assert_eq!(view.load(at), Ok(0));
+            view.store(at, n as u64 + 2).unwrap();
+            assert_eq!(host.in_image(at), n as u64 + 2);
+            progress.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+}
