@@ -320,6 +320,8 @@ impl Exerciser {
                     at / PAGE * PAGE >= size,
                     "SIGBUS inside the file, at {at:#x}"
                 ),
+                // A page of this process for which there was no space stays an error for a moment.
+                Err(Trouble::NoSpace) if self.options.tight => {}
                 Err(trouble) => bail!("a load got {trouble:?}"),
             }
         }
@@ -378,6 +380,9 @@ impl Exerciser {
         }
         let bytes = self.bytes[file].get(at, len);
         let found = self.stage.file(to).write_at(source, pos);
+        if self.options.tight && found == Err(Error::BadAddress) {
+            return Ok(Outcome::Refused(Error::BadAddress));
+        }
         self.written(to, pos, &bytes, found)
     }
 
