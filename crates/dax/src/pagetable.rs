@@ -61,7 +61,8 @@ pub trait PageTable: Send + Sync {
     /// Makes translations read-only. Returns when no CPU can store there without a fault.
     fn write_protect(&self, pages: Range<u64>);
 
-    /// The file's size is about to matter: called right after it changed and before any page is unmapped for it.
+    /// The file's size is about to matter: called right before it grows, or right after it fell and before any page is
+    /// unmapped for it. Faults wait meanwhile.
     fn resized(&self, _size: u64) {}
 
     /// Whether a read-only translation can be had, so that the first store is noticed. Where it cannot, a load of a

@@ -98,10 +98,16 @@ impl<M: BlockMap> DaxFile<M> {
         }
         // E4: blocks between the old end and the first new byte are residue of a crash.
         self.drop_residue(tail_end, written)?;
-        // E5. The views' tables learn of it last: until then a fault past the old end is a fault past the end.
-        self.map.commit_size(from, to)?;
-        self.set_size(to);
+        // E5. The views' tables learn of it first: whoever sees the new size may load up to it at once. A fault that
+        // comes earlier waits for INVALIDATE, and is judged by the size that it finds then.
         space.resized(to);
+        if let Err(error) = self.map.commit_size(from, to) {
+            space.resized(from);
+            let unit_end = from.div_ceil(1 << space.unit_bits());
+            space.unmap(space.pages_of(unit_end..MAX_UNITS), true);
+            return Err(error);
+        }
+        self.set_size(to);
         Ok(())
     }
 
