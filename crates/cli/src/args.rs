@@ -89,9 +89,10 @@ pub(crate) struct Df {
 /// clean then.
 ///
 /// Options (-o): ro rw offset=BYTES acl noacl user_xattr bsddf minixdf errors=continue|remount-ro fakeroot norecovery
-/// kernel no_default_opts allow_other default_permissions threads=N grpid sysvgroups resuid=UID resgid=GID suid dev exec
-/// atime noatime sync dirsync fsname=NAME subtype=TYPE writeback_cache, and those that start with no where that makes
-/// sense. An option that cannot be done is refused by name.
+/// kernel no_default_opts allow_other default_permissions threads=N linger=MICROSECONDS (how long the
+/// server stays awake for the next of several requests in a row; 0: it does not) grpid sysvgroups resuid=UID resgid=GID
+/// suid dev exec atime noatime sync dirsync fsname=NAME subtype=TYPE writeback_cache, and those that start with no where
+/// that makes sense. An option that cannot be done is refused by name.
 ///
 /// Called as mount.ext2dax or mount.fuse.ext2dax, which `make install` sets up as links, it takes the arguments of a
 /// helper of mount(8), for fstab: `/srv/disk.img /mnt fuse.ext2dax noauto,user 0 0`.

@@ -12,6 +12,7 @@ use ext2dax::{Error, FileSystem};
 use fuser::{Config, Session, SessionACL};
 
 use crate::adapter::{Adapter, Connection};
+use crate::linger::Linger;
 use crate::mount::{self, KernelOptions, Mountpoint};
 use crate::server::{Behaviour, Server};
 
@@ -27,6 +28,8 @@ pub struct ServeOptions {
     pub behaviour: Behaviour,
     /// Event loops, each a thread; 1 or more.
     pub threads: usize,
+    /// How long an event loop stays awake when requests come in a row; zero: it does not.
+    pub linger: Duration,
     /// The kernel collects writes before it sends them.
     pub writeback_cache: bool,
     /// The kernel enforces access control lists, and with them modes and owners.
@@ -102,17 +105,25 @@ pub fn mount(
     options: &ServeOptions,
 ) -> Result<Mounted, MountError> {
     let server = Arc::new(Server::new(fs, options.behaviour)?);
+    let mut config = Config::default();
+    config.n_threads = Some(options.threads);
+    config.clone_fd = options.threads > 1 && mount::can_clone();
+    let (device, mountpoint) = mount::attach(directory, &options.kernel)?;
+    // Several loops that read one open file would all stay awake.
+    let linger = if options.linger.is_zero() || (options.threads > 1 && !config.clone_fd) {
+        None
+    } else {
+        // Without it requests are only slower.
+        Linger::new(&device, options.linger).ok()
+    };
     let adapter = Adapter {
         server: Arc::clone(&server),
         connection: Connection {
             writeback_cache: options.writeback_cache,
             acl: options.acl,
         },
+        linger,
     };
-    let mut config = Config::default();
-    config.n_threads = Some(options.threads);
-    config.clone_fd = options.threads > 1 && mount::can_clone();
-    let (device, mountpoint) = mount::attach(directory, &options.kernel)?;
     // The kernel has checked already whom it lets in.
     let session = match Session::from_fd(adapter, device, SessionACL::All, config) {
         Ok(session) => session,

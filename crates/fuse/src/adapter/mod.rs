@@ -29,6 +29,7 @@ use fuser::{
     ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
+use crate::linger::Linger;
 use crate::nodes::ROOT;
 use crate::server::{Change, Errno, NewNode, Seek, Server, Taken};
 use answer::{attributes, empty, entry, xattr};
@@ -64,6 +65,17 @@ pub(crate) struct Connection {
 pub(crate) struct Adapter {
     pub(crate) server: Arc<Server>,
     pub(crate) connection: Connection,
+    pub(crate) linger: Option<Linger>,
+}
+
+impl Adapter {
+    /// Each request asks for it once or twice.
+    fn server(&self) -> &Server {
+        if let Some(linger) = &self.linger {
+            linger.note();
+        }
+        &self.server
+    }
 }
 
 const ENOENT: Errno = Errno(2);
@@ -97,10 +109,10 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.server.lookup(parent.0, name.as_bytes()) {
+        match self.server().lookup(parent.0, name.as_bytes()) {
             // The way up from a file that was asked for by its handle. The kernel has one number for the root; its inode
             // number comes with the next look at it, so what is said here must not last.
-            Ok(attributes) if name == ".." && self.server.is_root(&attributes) => {
+            Ok(attributes) if name == ".." && self.server().is_root(&attributes) => {
                 let root = FileAttr {
                     ino: INodeNo(ROOT),
                     ..attr(&attributes)
@@ -113,7 +125,7 @@ impl Filesystem for Adapter {
     }
 
     fn forget(&self, _request: &Request, node: INodeNo, times: u64) {
-        self.server.forget(node.0, times);
+        self.server().forget(node.0, times);
     }
 
     fn getattr(
@@ -123,7 +135,7 @@ impl Filesystem for Adapter {
         _handle: Option<FileHandle>,
         reply: ReplyAttr,
     ) {
-        attributes(reply, self.server.attributes(node.0));
+        attributes(reply, self.server().attributes(node.0));
     }
 
     fn setattr(
@@ -152,12 +164,14 @@ impl Filesystem for Adapter {
             accessed: atime.map(to_time),
             modified: mtime.map(to_time),
         };
-        let answer = self.server.set_attributes(caller(request), node.0, change);
+        let answer = self
+            .server()
+            .set_attributes(caller(request), node.0, change);
         attributes(reply, answer);
     }
 
     fn readlink(&self, _request: &Request, node: INodeNo, reply: ReplyData) {
-        match self.server.readlink(node.0) {
+        match self.server().readlink(node.0) {
             Ok(target) => reply.data(&target),
             Err(errno) => reply.error(errno.into()),
         }
@@ -180,7 +194,7 @@ impl Filesystem for Adapter {
         };
         entry(
             reply,
-            self.server
+            self.server()
                 .mknod(caller(request), parent.0, name.as_bytes(), new),
         );
     }
@@ -201,17 +215,17 @@ impl Filesystem for Adapter {
         };
         entry(
             reply,
-            self.server
+            self.server()
                 .mkdir(caller(request), parent.0, name.as_bytes(), new),
         );
     }
 
     fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(reply, self.server.unlink(parent.0, name.as_bytes()));
+        empty(reply, self.server().unlink(parent.0, name.as_bytes()));
     }
 
     fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(reply, self.server.rmdir(parent.0, name.as_bytes()));
+        empty(reply, self.server().rmdir(parent.0, name.as_bytes()));
     }
 
     fn symlink(
@@ -225,7 +239,7 @@ impl Filesystem for Adapter {
         let target = target.as_os_str().as_bytes();
         entry(
             reply,
-            self.server
+            self.server()
                 .symlink(caller(request), parent.0, name.as_bytes(), target),
         );
     }
@@ -252,7 +266,8 @@ impl Filesystem for Adapter {
         let (from, to) = (name.as_bytes(), new_name.as_bytes());
         empty(
             reply,
-            self.server.rename(parent.0, from, new_parent.0, to, flags),
+            self.server()
+                .rename(parent.0, from, new_parent.0, to, flags),
         );
     }
 
@@ -264,13 +279,13 @@ impl Filesystem for Adapter {
         name: &OsStr,
         reply: ReplyEntry,
     ) {
-        entry(reply, self.server.link(node.0, parent.0, name.as_bytes()));
+        entry(reply, self.server().link(node.0, parent.0, name.as_bytes()));
     }
 
     fn open(&self, _request: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let writes = flags.acc_mode() != OpenAccMode::O_RDONLY;
         let appends = flags.0 & O_APPEND != 0;
-        match self.server.check_open(node.0, writes, appends) {
+        match self.server().check_open(node.0, writes, appends) {
             // The kernel names the file with every request, so there is nothing to keep a handle for.
             Ok(()) => reply.opened(
                 FileHandle(0),
@@ -296,7 +311,7 @@ impl Filesystem for Adapter {
             device: 0,
         };
         let answer = self
-            .server
+            .server()
             .mknod(caller(request), parent.0, name.as_bytes(), new);
         match answer {
             Ok(attributes) => reply.created(
@@ -326,7 +341,7 @@ impl Filesystem for Adapter {
             if bytes.len() < size {
                 bytes.resize(size, 0);
             }
-            match self.server.read(node.0, offset, &mut bytes[..size]) {
+            match self.server().read(node.0, offset, &mut bytes[..size]) {
                 Ok(read) => reply.data(&bytes[..read]),
                 Err(errno) => reply.error(errno.into()),
             }
@@ -346,7 +361,7 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let drop_privileges = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        match self.server.write(node.0, offset, data, drop_privileges) {
+        match self.server().write(node.0, offset, data, drop_privileges) {
             Ok(written) => reply.written(u32::try_from(written).unwrap_or(u32::MAX)),
             Err(errno) => reply.error(errno.into()),
         }
@@ -385,7 +400,7 @@ impl Filesystem for Adapter {
         _data_only: bool,
         reply: ReplyEmpty,
     ) {
-        empty(reply, self.server.sync(node.0));
+        empty(reply, self.server().sync(node.0));
     }
 
     fn opendir(&self, _request: &Request, _node: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -402,7 +417,7 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let answer = self.server.list(node.0, offset, |listed| {
+        let answer = self.server().list(node.0, offset, |listed| {
             let full = reply.add(
                 INodeNo(u64::from(listed.ino)),
                 listed.next,
@@ -425,7 +440,7 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let answer = self.server.list_plus(node.0, offset, |listed| {
+        let answer = self.server().list_plus(node.0, offset, |listed| {
             // The kernel takes no more than the number and the type from `.` and `..`, and does not count them.
             let full = match &listed.attributes {
                 Some(attributes) => reply.add(
@@ -468,11 +483,11 @@ impl Filesystem for Adapter {
         _data_only: bool,
         reply: ReplyEmpty,
     ) {
-        empty(reply, self.server.sync(node.0));
+        empty(reply, self.server().sync(node.0));
     }
 
     fn statfs(&self, _request: &Request, _node: INodeNo, reply: ReplyStatfs) {
-        let counts = match self.server.statfs() {
+        let counts = match self.server().statfs() {
             Ok(counts) => counts,
             Err(errno) => return reply.error(errno.into()),
         };
@@ -499,7 +514,7 @@ impl Filesystem for Adapter {
         _output_size: u32,
         reply: ReplyIoctl,
     ) {
-        match self.server.ioctl(caller(request), node.0, command, input) {
+        match self.server().ioctl(caller(request), node.0, command, input) {
             Ok(output) => reply.ioctl(0, &output),
             Err(errno) => reply.error(errno.into()),
         }
@@ -517,7 +532,7 @@ impl Filesystem for Adapter {
     ) {
         let name = name.as_bytes();
         let answer = self
-            .server
+            .server()
             .set_xattr(caller(request), node.0, name, value, flags);
         empty(reply, answer);
     }
@@ -530,19 +545,19 @@ impl Filesystem for Adapter {
         size: u32,
         reply: ReplyXattr,
     ) {
-        xattr(reply, size, self.server.xattr(node.0, name.as_bytes()));
+        xattr(reply, size, self.server().xattr(node.0, name.as_bytes()));
     }
 
     fn listxattr(&self, request: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
         xattr(
             reply,
             size,
-            self.server.list_xattrs(caller(request), node.0),
+            self.server().list_xattrs(caller(request), node.0),
         );
     }
 
     fn removexattr(&self, _request: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(reply, self.server.remove_xattr(node.0, name.as_bytes()));
+        empty(reply, self.server().remove_xattr(node.0, name.as_bytes()));
     }
 
     fn fallocate(
@@ -556,7 +571,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let answer = self
-            .server
+            .server()
             .allocate(caller(request), node.0, offset, length, mode);
         empty(reply, answer);
     }
@@ -577,7 +592,7 @@ impl Filesystem for Adapter {
         };
         let answer = u64::try_from(offset)
             .map_err(|_| ext2dax::Error::NoSuchOffset.into())
-            .and_then(|pos| self.server.seek(node.0, pos, what));
+            .and_then(|pos| self.server().seek(node.0, pos, what));
         match answer.map(i64::try_from) {
             Ok(Ok(found)) => reply.offset(found),
             Ok(Err(_)) => reply.error(Errno::EINVAL.into()),
@@ -600,7 +615,7 @@ impl Filesystem for Adapter {
     ) {
         // The answer has 32 bits.
         let length = length.min(LONGEST_COPY);
-        let answer = self.server.copy(
+        let answer = self.server().copy(
             caller(request),
             (from.0, from_offset),
             (to.0, to_offset),
