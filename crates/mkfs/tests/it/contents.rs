@@ -54,8 +54,7 @@ pub(crate) fn mounted(image: &Path, at: &Path, check: impl FnOnce(&Path)) -> boo
         return false;
     }
     let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(at)));
-    let unmounted = Command::new("umount").arg(at).status();
-    assert!(unmounted.is_ok_and(|status| status.success()));
+    judge::unmount(at);
     if let Err(panic) = checked {
         std::panic::resume_unwind(panic);
     }
@@ -648,8 +647,7 @@ fn a_target_that_fills_up_is_an_error_and_keeps_the_old_file() {
     );
     let old = fs::read(at.join("full/image")).unwrap();
     let names = fs::read_dir(at.join("full")).unwrap().count();
-    let unmounted = Command::new("umount").arg(at.join("full")).status();
-    assert!(unmounted.is_ok_and(|status| status.success()));
+    judge::unmount(&at.join("full"));
     let complaint = String::from_utf8_lossy(&filled.stderr);
     assert_eq!(filled.status.code(), Some(1), "{complaint}");
     assert!(

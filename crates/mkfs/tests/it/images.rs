@@ -236,8 +236,7 @@ fn kernel_round(image: &Path, dir: &Path) -> Option<()> {
         .unwrap()
         .map(|entry| entry.unwrap().file_name())
         .collect();
-    let unmounted = Command::new("umount").arg(dir).status().unwrap();
-    assert!(unmounted.success());
+    judge::unmount(dir);
     written.unwrap();
     assert!(
         names.iter().any(|name| name == "lost+found") && names.len() == 2,

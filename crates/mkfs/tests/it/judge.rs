@@ -22,6 +22,19 @@ pub(crate) fn present_as(program: &str, version: &str) -> bool {
     found
 }
 
+/// Unmounts what the kernel has mounted at `at`. A program that another test has just forked holds our files until its
+/// exec: then again.
+pub(crate) fn unmount(at: &Path) {
+    for _ in 0..500 {
+        let ended = Command::new("umount").arg(at).output();
+        if ended.expect("umount is where mount is").status.success() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("{} stays in use", at.display());
+}
+
 /// `e2fsck -fn` finds nothing.
 pub(crate) fn e2fsck_clean(image: &Path, what: &str) {
     let output = Command::new("e2fsck")
