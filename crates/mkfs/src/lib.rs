@@ -14,6 +14,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! Without the feature `std`, which is on by default, that is all: `alloc` is enough for it.
+//!
 //! With contents: a [`Tree`], built by hand or read from directories and archives, becomes a [`FilledPlan`], which knows the
 //! place of every block. Without a UUID of its own the image gets one that follows from what is in it.
 //!
@@ -29,59 +31,51 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-use std::fs::File;
-use std::path::Path;
+#![cfg_attr(not(feature = "std"), no_std)]
 
-use ext2dax_pmem::{Access, AnonRegion, FileRegion, Pmem};
+extern crate alloc;
 
+#[cfg(feature = "std")]
 mod attributes;
+#[cfg(feature = "std")]
 mod digest;
+#[cfg(feature = "std")]
 mod filled;
+#[cfg(feature = "std")]
 mod layout;
+#[cfg(feature = "std")]
+mod make;
 mod options;
+#[cfg(feature = "std")]
 mod parallel;
 mod plan;
+#[cfg(feature = "std")]
 pub mod program;
+#[cfg(feature = "std")]
 mod rules;
+#[cfg(feature = "std")]
 mod source;
+#[cfg(feature = "std")]
 mod tree;
 mod write;
 
+#[cfg(feature = "std")]
 pub use filled::{Align, FillError, FilledPlan, Filling, Free, Medium, Size};
+#[cfg(feature = "std")]
 pub use layout::Coverage;
-
+#[cfg(feature = "std")]
+pub use make::{make_file, make_memory};
 pub use options::{
     DEFAULT_BLOCK_SIZE, DEFAULT_INODE_SIZE, FIXED_TIME, Inodes, Options, Refusal, allowed_features,
     default_features, edit_features,
 };
 pub use plan::Plan;
+#[cfg(feature = "std")]
 pub use rules::{Attributes, Glob, IdMap, Owners, PathRule, Rules};
+#[cfg(feature = "std")]
 pub use source::scan::Holes;
+#[cfg(feature = "std")]
 pub use source::{SourceError, Why};
+#[cfg(feature = "std")]
 pub use tree::{Meta, Tree};
 pub use write::{Before, Progress};
-
-/// Makes an image as a new sparse file, `len` bytes long less what is no whole block or group. A file of that name is
-/// emptied first.
-///
-/// # Errors
-/// What the operating system says, or a [`Refusal`].
-pub fn make_file(path: impl AsRef<Path>, options: &Options, len: u64) -> anyhow::Result<Plan> {
-    let path = path.as_ref();
-    let plan = Plan::new(options, len)?;
-    File::create(path)?.set_len(len)?;
-    let region = FileRegion::open(path, Access::ReadWrite)?;
-    plan.write_with(&Pmem::new(region), Before::Zeroes, |_| {})?;
-    Ok(plan)
-}
-
-/// Makes an image in memory.
-///
-/// # Errors
-/// No memory, or a [`Refusal`].
-pub fn make_memory(options: &Options, len: u64) -> anyhow::Result<Pmem> {
-    let plan = Plan::new(options, len)?;
-    let pmem = Pmem::new(AnonRegion::new(plan.len_bytes())?);
-    plan.write_with(&pmem, Before::Zeroes, |_| {})?;
-    Ok(pmem)
-}

@@ -1,6 +1,9 @@
 //! What an image should be like.
 
-use std::fmt;
+use alloc::borrow::ToOwned as _;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
 
 use ext2dax_format::Features;
 use ext2dax_format::features::{Compat, Incompat, RoCompat};
@@ -342,4 +345,4 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl std::error::Error for Refusal {}
+impl core::error::Error for Refusal {}

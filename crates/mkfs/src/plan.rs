@@ -3,6 +3,10 @@
 //! The numbers are those that mke2fs 1.47 chooses for the same options; `tests/it/geometry.rs` compares. Where it gives
 //! up on an image of one group with fewer than 50 blocks to spare, this goes on as long as everything fits.
 
+use alloc::string::ToString as _;
+use alloc::vec;
+use alloc::vec::Vec;
+
 use ext2dax_format::RawSuperblock;
 use ext2dax_format::features::{Compat, Features, Incompat, RoCompat};
 use ext2dax_format::geometry::MAX_BLOCKS_PER_GROUP;
@@ -16,7 +20,10 @@ use crate::options::{Options, Refusal, allowed_features};
 pub(crate) mod first;
 mod shape;
 
+#[cfg(feature = "std")]
 pub(crate) use self::shape::lost_found_blocks;
+#[cfg(not(feature = "std"))]
+use self::shape::lost_found_blocks;
 
 /// An image, decided. `Plan::write` (in `write.rs`) carries it out.
 #[derive(Clone, Debug)]
@@ -138,6 +145,7 @@ impl Plan {
     }
 
     /// Checks options alone.
+    #[cfg(feature = "std")]
     pub(crate) fn check(options: &Options) -> Result<(), Refusal> {
         check(options)
     }

@@ -3,9 +3,12 @@
 //! The primary superblock gets its magic number last: until then nobody takes the image for a file system, neither the
 //! old one nor the new one.
 
+use alloc::vec;
+use alloc::vec::Vec;
+
 use ext2dax_format::dirent::{self, RawDirEntry};
 use ext2dax_format::inode::{EXTRA_ISIZE, RawInode, RawInodeExtra};
-use ext2dax_format::superblock::{self, RawSuperblock, SUPERBLOCK_OFFSET};
+use ext2dax_format::superblock::{RawSuperblock, SUPERBLOCK_OFFSET};
 use ext2dax_format::{FileType, GroupNr, Ino, RawGroupDesc, bitmap, indirect};
 use ext2dax_pmem::{Off, Pmem};
 use zerocopy::little_endian::{U16, U32};
@@ -119,6 +122,7 @@ impl Plan {
     }
 }
 
+#[cfg(feature = "std")]
 impl Plan {
     /// Superblocks and descriptors alone.
     pub(crate) fn write_supers<E: From<Refusal>>(
@@ -134,7 +138,10 @@ impl Plan {
         };
         image.write_descriptors()?;
         let mut raw = self.superblock;
-        raw.s_state = U16::new(superblock::STATE_VALID | superblock::STATE_ERROR);
+        raw.s_state = {
+            use ext2dax_format::superblock::{STATE_ERROR, STATE_VALID};
+            U16::new(STATE_VALID | STATE_ERROR)
+        };
         image.write_superblocks(raw)?;
         pmem.fence();
         let magic = Off::<U16>::new(

@@ -1,4 +1,5 @@
-//! ext2dax without an operating system: mounts the image that the monitor loaded, writes a file, changes it through a
+//! ext2dax without an operating system: makes a file system in the memory that the monitor loaded if there is none yet,
+//! mounts it, writes a file, changes it through a
 //! mapping of the soft MMU, reads it back, unmounts. Stable Rust, target x86_64-unknown-linux-gnu.
 //!
 //! Building it is the proof that nothing up to the file system needs std: a binary with a panic handler of its own does
@@ -22,11 +23,14 @@ use alloc::sync::Arc;
 use ext2dax::fault::soft_mmu::{Cpu, Faulting, Machine, SoftTable};
 use ext2dax::fault::{Fault, Outcome};
 use ext2dax::{Error, FileSystem, Map, MountOptions, Window};
+use ext2dax_mkfs::{Options, Plan};
 use ext2dax_pmem::Pmem;
 
 global_asm!(include_str!("boot.s"));
 global_asm!(include_str!("mem.s"));
 
+/// Where `s_magic` stands.
+const MAGIC: u64 = 1024 + 56;
 const PATH: &[u8] = b"/unikernel";
 const TEXT: &[u8] = b"written without an operating system";
 const STORED: &[u8] = b"stored ";
@@ -51,6 +55,11 @@ extern "C" fn kmain(start_info: u64) -> ! {
 
 fn demonstrate(image: module::Module) -> Result<(), Error> {
     let pmem = Pmem::new(image);
+    let mut magic = [0; 2];
+    pmem.read(MAGIC, &mut magic);
+    if magic == [0; 2] {
+        make_file_system(&pmem)?;
+    }
     let fs = FileSystem::mount_pmem(pmem.clone(), &MountOptions::new())?;
     say!("mounted: {} blocks free", fs.statfs().blocks_free);
     fs.write(PATH, TEXT)?;
@@ -60,6 +69,17 @@ fn demonstrate(image: module::Module) -> Result<(), Error> {
     fs.unmount()?;
     let want = [STORED, &TEXT[STORED.len()..]].concat();
     if read == want { Ok(()) } else { Err(Error::Io) }
+}
+
+/// A module of zero bytes becomes an empty image.
+fn make_file_system(pmem: &Pmem) -> Result<(), Error> {
+    let plan = Plan::new(&Options::default(), pmem.len()).and_then(|plan| plan.write(pmem).map(|()| plan));
+    let plan = plan.map_err(|refusal| {
+        say!("no file system: {refusal}");
+        Error::NoSpace
+    })?;
+    say!("made a file system of {} blocks", plan.geometry().blocks_count());
+    Ok(())
 }
 
 /// Maps the file and stores to it as a program would, faults included.

@@ -1,5 +1,7 @@
 //! The superblock of a new image.
 
+use alloc::vec::Vec;
+
 use ext2dax_format::features::{Compat, Features};
 use ext2dax_format::geometry::GOOD_OLD_FIRST_INO;
 use ext2dax_format::superblock::{self, RawSuperblock};
