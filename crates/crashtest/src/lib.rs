@@ -8,6 +8,7 @@
 //! | [`judge`] | e2fsck, debugfs, our fsck: verdicts on an image |
 //! | [`kernel`] | an image mounted by the kernel |
 //! | [`pjdfstest`] | a POSIX test suite, run on a mounted directory |
+//! | [`progress`] | how far a long run is |
 //! | [`served`] | an image mounted by ours through FUSE |
 //! | [`tree`] | a whole file system in memory, read through any of the three, and the differences of two |
 //! | [`model`] | a file system in memory that says what each operation must do |
@@ -29,5 +30,6 @@ pub mod judge;
 pub mod kernel;
 pub mod model;
 pub mod pjdfstest;
+pub mod progress;
 pub mod served;
 pub mod tree;

@@ -4,9 +4,10 @@
 //! has no name twice, what is read was written by somebody. The judges then see whether anything was lost or leaked.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ext2dax::{Error, FileSystem, FileType, Inode, MountOptions, New, RenameFlags, SetAttributes};
+use ext2dax_crashtest::progress::Progress;
 use ext2dax_crashtest::{hostile, judge};
 use ext2dax_mkfs::{Inodes, Options};
 use ext2dax_pmem::Access;
@@ -207,14 +208,15 @@ fn a_crowd_of_threads_leaves_a_clean_image() {
         let region = judge::region(&image, Access::ReadWrite).unwrap();
         // Few inodes are kept in core, so that they come and go while others are at them.
         let fs = FileSystem::mount(region, &MountOptions::new().inode_cache(64)).unwrap();
-        let (done, start) = (AtomicU64::new(0), Instant::now());
+        let done = AtomicU64::new(0);
+        let progress = Progress::timed(format!("crowd, blocks of {block_size}"), patience);
         std::thread::scope(|scope| {
             for thread in 0..THREADS {
-                let (fs, done) = (fs.clone(), &done);
+                let (fs, done, progress) = (fs.clone(), &done, &progress);
                 scope.spawn(move || {
                     let mut random = Random(hostile::Random(seed << 32 | thread));
                     let mut count = 0;
-                    while count < steps && start.elapsed() < patience {
+                    while count < steps && progress.elapsed() < patience {
                         match step(&fs, &mut random) {
                             Ok(()) => drop(done.fetch_add(1, Ordering::Relaxed)),
                             Err(error) => {
@@ -222,6 +224,7 @@ fn a_crowd_of_threads_leaves_a_clean_image() {
                             }
                         }
                         count += 1;
+                        progress.add(1);
                     }
                 });
             }

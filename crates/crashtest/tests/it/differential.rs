@@ -13,6 +13,7 @@ use ext2dax_crashtest::drive::{self, Kernel, Limits, Ours, Random};
 use ext2dax_crashtest::judge;
 use ext2dax_crashtest::kernel::{Mode, Mounted};
 use ext2dax_crashtest::model::Model;
+use ext2dax_crashtest::progress::Progress;
 use ext2dax_crashtest::served::{SHARED, Served};
 use ext2dax_crashtest::tree::{self, Compare, Tree};
 
@@ -199,6 +200,7 @@ fn work(
     limits: &Limits,
     seed: u64,
     count: u64,
+    progress: &Progress,
 ) -> Result<(Model, Tally)> {
     let mut systems = mounts.systems(thread);
     let mut random = Random(seed.wrapping_mul(1_000_003) + thread);
@@ -208,13 +210,14 @@ fn work(
         systems
             .apply(&op, &mut model)
             .with_context(|| format!("thread {thread}, operation {number}"))?;
+        progress.add(1);
     }
     systems.close_all(&mut model)?;
     Ok((model, systems.tally))
 }
 
 /// `count` operations on one kind of image.
-fn round(shape: &Shape, seed: u64, count: u64) -> Result<Tally> {
+fn round(shape: &Shape, seed: u64, count: u64, progress: &Progress) -> Result<Tally> {
     let scratch = scratch::dir()?;
     let Some(mounts) = Mounts::new(shape, scratch.path())? else {
         return Ok(Tally::new());
@@ -224,7 +227,7 @@ fn round(shape: &Shape, seed: u64, count: u64) -> Result<Tally> {
         let started: Vec<_> = (0..THREADS)
             .map(|thread| {
                 let (mounts, limits) = (&mounts, &limits);
-                scope.spawn(move || work(mounts, thread, limits, seed, count / THREADS))
+                scope.spawn(move || work(mounts, thread, limits, seed, count / THREADS, progress))
             })
             .collect();
         started
@@ -256,10 +259,11 @@ fn library_mount_and_kernel_answer_alike() {
     let first = scratch::seed(20_261_121);
     let mut tally = Tally::new();
     let rounds = operations().div_ceil(ROUND);
+    let progress = Progress::new("differential", rounds * ROUND);
     for number in 0..rounds {
         let shape = &SHAPES[usize::try_from(number).unwrap() % SHAPES.len()];
         let seed = first + number / SHAPES.len() as u64;
-        match round(shape, seed, ROUND) {
+        match round(shape, seed, ROUND, &progress) {
             Ok(met) => {
                 for (what, times) in met {
                     *tally.entry(what).or_default() += times;
@@ -269,8 +273,9 @@ fn library_mount_and_kernel_answer_alike() {
         }
     }
     println!(
-        "{} operations from seed {first} on; met: {tally:?}",
-        rounds * ROUND
+        "{} operations from seed {first} on in {} s; met: {tally:?}",
+        progress.done(),
+        progress.elapsed().as_secs()
     );
     // A difference that is no more has to leave the list.
     for known in &DIFFERENCES {

@@ -4,6 +4,7 @@
 use anyhow::Result;
 use ext2dax_crashtest::exerciser::{self, Figures, Mapping, Mode, Options, Place};
 use ext2dax_crashtest::judge;
+use ext2dax_crashtest::progress::Progress;
 
 use crate::scratch::seed;
 
@@ -25,10 +26,11 @@ fn runs(block_size: u32, mapping: Mapping, operations: u64, seed: u64) -> Vec<Op
     runs
 }
 
-fn exercise(runs: &[Options]) -> Result<Figures> {
+fn exercise(runs: &[Options], progress: &Progress) -> Result<Figures> {
     let mut total = Figures::default();
     for options in runs {
         let figures = exerciser::run(options)?;
+        progress.add(figures.operations);
         total += figures;
     }
     Ok(total)
@@ -51,8 +53,9 @@ fn a_file_used_by_every_route_is_the_vector_of_bytes_beside_it() -> Result<()> {
         true => (1_000_000, seed(16)),
         false => (20_000, seed(1)),
     };
+    let progress = Progress::new("exerciser", 7 * operations);
     for bits in 10..=16 {
-        let figures = exercise(&runs(1 << bits, Mapping::Soft, operations, seed))?;
+        let figures = exercise(&runs(1 << bits, Mapping::Soft, operations, seed), &progress)?;
         say(
             &format!("blocks of {} KiB", 1 << (bits - 10)),
             seed,
@@ -69,11 +72,12 @@ fn a_file_mapped_into_this_process_is_the_vector_of_bytes_beside_it() -> Result<
         true => (40_000, seed(17)),
         false => (2_400, seed(2)),
     };
+    let progress = Progress::new("exerciser, mapped", 6 * operations);
     for mode in [Mode::Userfault, Mode::Signals] {
         let mut total = Figures::default();
         for bits in [12, 14, 16] {
             let runs = runs(1 << bits, Mapping::Host(mode), operations, seed);
-            match exercise(&runs) {
+            match exercise(&runs, &progress) {
                 Ok(figures) => total += figures,
                 Err(error) if error.downcast_ref::<std::io::Error>().is_some() => {
                     judge::skipped(&format!("mode {mode}: {error:#}"));

@@ -5,7 +5,6 @@
 //! `EXT2DAX_SOAK=1` makes it ten minutes, `EXT2DAX_SECONDS=n` as long as wanted.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -13,6 +12,7 @@ use ext2dax_crashtest::differential::can_be;
 use ext2dax_crashtest::drive::{self, Kernel, Limits, Ours, Random, System};
 use ext2dax_crashtest::judge;
 use ext2dax_crashtest::model::Model;
+use ext2dax_crashtest::progress::Progress;
 use ext2dax_crashtest::served::{SHARED, Served};
 
 use crate::scratch;
@@ -73,7 +73,7 @@ const LIMITS: Limits = Limits {
 };
 
 /// Works on `system` until `end`; the model is what the thread alone would have made, and mostly wrong.
-fn work(mut system: impl System, seed: u64, end: Instant, done: &AtomicU64) -> Result<()> {
+fn work(mut system: impl System, seed: u64, end: Instant, progress: &Progress) -> Result<()> {
     let mut random = Random(seed);
     let mut model = Model::new();
     let mut answers: BTreeMap<i32, u64> = BTreeMap::new();
@@ -86,22 +86,21 @@ fn work(mut system: impl System, seed: u64, end: Instant, done: &AtomicU64) -> R
         }
         // What others did makes the model's answer another; what it then holds is as good as anything.
         let _ = drive::expected(&mut model, &op, answer);
-        done.fetch_add(1, Ordering::Relaxed);
+        progress.add(1);
     }
     // Slots left open go with the system.
     Ok(())
 }
 
-fn all<S: System + Send>(systems: Vec<S>, seed: u64) -> Result<u64> {
+fn all<S: System + Send>(systems: Vec<S>, seed: u64, progress: &Progress) -> Result<u64> {
     let end = Instant::now() + length() / PARTS;
-    let done = AtomicU64::new(0);
+    let before = progress.done();
     std::thread::scope(|scope| {
-        let done = &done;
         let started: Vec<_> = (0_u64..)
             .zip(systems)
             .map(|(thread, system)| {
                 scope.spawn(move || {
-                    work(system, seed + thread, end, done)
+                    work(system, seed + thread, end, progress)
                         .with_context(|| format!("seed {seed}, thread {thread}"))
                 })
             })
@@ -110,12 +109,13 @@ fn all<S: System + Send>(systems: Vec<S>, seed: u64) -> Result<u64> {
             .into_iter()
             .try_for_each(|thread| thread.join().expect("no panic"))
     })?;
-    Ok(done.into_inner())
+    Ok(progress.done() - before)
 }
 
 #[test]
 fn random_load_of_many_threads_leaves_a_clean_image() -> Result<()> {
     let seed = scratch::seed(20_261_121);
+    let progress = Progress::timed("random load", length());
     for block_size in BLOCK_SIZES {
         let scratch = scratch::dir()?;
         let image = scratch.path().join("image");
@@ -124,7 +124,7 @@ fn random_load_of_many_threads_leaves_a_clean_image() -> Result<()> {
         }
         let fs = scratch::mount(&image)?;
         let systems = (0..THREADS).map(|_| Ours::new(fs.clone())).collect();
-        let library = all(systems, seed).context("the library")?;
+        let library = all(systems, seed, &progress).context("the library")?;
         fs.unmount()?;
         judge::clean(&image).context("after the library")?;
         let options = "allow_other,default_permissions";
@@ -132,7 +132,7 @@ fn random_load_of_many_threads_leaves_a_clean_image() -> Result<()> {
             return Ok(());
         };
         let systems = (0..THREADS).map(|_| Kernel::new(served.path())).collect();
-        let mount = all(systems, seed).context("the mount")?;
+        let mount = all(systems, seed, &progress).context("the mount")?;
         served.unmount()?;
         judge::clean(&image).context("after the mount")?;
         println!(
@@ -154,7 +154,7 @@ fn stress_ng_leaves_a_clean_image() -> Result<()> {
     };
     // One after the other, two processes each; the time is shared out.
     let each = (length().as_secs() / STRESSORS.len() as u64).max(1);
-    let mut operations = 0_u64;
+    let progress = Progress::timed("stress-ng", length());
     for stressor in STRESSORS {
         let (name, timeout) = (format!("--{stressor}"), each.to_string());
         let mut args = vec![
@@ -175,13 +175,14 @@ fn stress_ng_leaves_a_clean_image() -> Result<()> {
             "{stressor}: {}: {said}",
             output.status
         );
-        operations += bogo_operations(&said, stressor);
+        progress.add(bogo_operations(&said, stressor));
     }
     served.unmount()?;
     judge::clean(&image)?;
     println!(
-        "stress-ng: {} stressors of {each} s, {operations} of its operations",
-        STRESSORS.len()
+        "stress-ng: {} stressors of {each} s, {} of its operations",
+        STRESSORS.len(),
+        progress.done()
     );
     Ok(())
 }

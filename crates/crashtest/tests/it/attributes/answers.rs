@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use ext2dax::SetXattr;
 use ext2dax_crashtest::drive::Random;
 use ext2dax_crashtest::judge;
+use ext2dax_crashtest::progress::Progress;
 
 use super::systems::{Kind, Op};
 use super::{
@@ -145,7 +146,7 @@ fn chown_takes_set_id_bits_and_capabilities_as_the_kernel_does() {
 }
 
 /// The same random calls, to both.
-fn random_calls(pair: &mut Pair, seed: u64, count: usize) -> Result<()> {
+fn random_calls(pair: &mut Pair, seed: u64, count: usize, progress: &Progress) -> Result<()> {
     let mut random = Random(seed);
     let mut below = |bound: u64| usize::try_from(random.below(bound)).expect("a small number");
     four_kinds(pair)?;
@@ -191,6 +192,7 @@ fn random_calls(pair: &mut Pair, seed: u64, count: usize) -> Result<()> {
         pair.both(&op)
             .with_context(|| format!("call {round}"))?
             .ok();
+        progress.add(1);
         if round % 16 == 0 {
             for path in paths {
                 pair.same(path)
@@ -206,12 +208,13 @@ fn random_calls_have_the_answers_of_the_kernel() {
     let seed = scratch::seed(0xa77);
     println!("seed {seed}");
     let count = if judge::soak() { 100_000 } else { 1500 };
+    let progress = Progress::new("attributes", KERNEL_SHAPES.len() as u64 * count as u64);
     for (number, (block, inode)) in (0..).zip(KERNEL_SHAPES) {
         let attempt = || -> Result<()> {
             let Some(mut pair) = Pair::new(block, inode)? else {
                 return Ok(());
             };
-            random_calls(&mut pair, seed + number, count)?;
+            random_calls(&mut pair, seed + number, count, &progress)?;
             pair.end(&["file", "dir", "fifo", "other"])
         };
         if let Err(error) = attempt() {
