@@ -30,10 +30,12 @@ fn longest(block_size: u32) -> u32 {
     }
 }
 
+/// No operation of 0 bytes: fsx 0.3.2 takes the EINVAL that POSIX wants of such a posix_fallocate for a missing call.
 fn configuration(block_size: u32) -> String {
     format!(
         "flen = {}
 [opsize]
+min = 1
 max = {}
 [weights]
 close_open = 1
