@@ -61,6 +61,7 @@ pub(crate) fn run(
             }
             check_dir(scan, dir, blocks, scratch, &mut out);
         }
+        hands.progress.found_more(out.findings.len());
         out
     });
     let mut second_names = Vec::new();

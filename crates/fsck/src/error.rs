@@ -51,6 +51,8 @@ pub enum Error {
         /// The journal wants to be replayed first.
         recovery: bool,
     },
+    /// The list of bad blocks cannot be stored: no room for it, or the superblock and its descriptors are those of a backup.
+    BadBlocks,
     /// Somebody asked to stop.
     Cancelled,
     /// The medium did not become durable: what was repaired may be lost.
@@ -152,7 +154,11 @@ impl Display for Error {
             }
             Self::NotRepaired { .. } => write!(
                 f,
-                "not repaired: the journal has to be replayed first (use e2fsck)"
+                "not repaired: the journal has to be replayed first (`e2fsck -E journal_only` does it)"
+            ),
+            Self::BadBlocks => write!(
+                f,
+                "the list of bad blocks cannot be stored: it needs free blocks and a sound primary superblock (repair first)"
             ),
             Self::Cancelled => write!(f, "cancelled"),
             Self::Sync => write!(f, "the repairs could not be made durable"),

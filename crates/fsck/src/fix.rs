@@ -1,5 +1,7 @@
 //! What would repair a finding. A check only says so; the repair module does it.
 
+use crate::open::Metadata;
+
 /// One aligned store of 1, 2 or 4 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Patch {
@@ -59,6 +61,8 @@ pub(crate) enum Fix {
     RestoreBackup,
     /// Find a new place for a bitmap or an inode table.
     PlaceGroup,
+    /// Move a bitmap or an inode table, with what it holds.
+    MoveGroup(Metadata),
     /// Make the resize inode again.
     MakeResizeInode,
     /// Complete the orphan list.

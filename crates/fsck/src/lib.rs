@@ -54,8 +54,11 @@ pub use census::Counts;
 pub use error::Error;
 pub use finding::Finding;
 pub use problem::{Code, Pass, Preen, Severity};
-pub use progress::Progress;
-pub use repair::{Optimized, Repaired, optimize, preen, repair, repair_residue};
+pub use progress::{Progress, Step};
+pub use repair::{
+    BadBlocks, Listed, Optimized, Repaired, list_bad_blocks, optimize, preen, repair,
+    repair_residue,
+};
 pub use report::{Report, Summary};
 pub use survey::{Fragmented, fragments, free_runs};
 pub use undo::Undo;
@@ -79,9 +82,17 @@ pub struct CheckOptions {
     pub cancel: Cancel,
     /// Where a repair saves what it changes.
     pub undo: Option<Undo>,
+    /// Codes that may be repaired; empty: all. What else is found stays, and stays in the report.
+    pub only: Vec<Code>,
 }
 
 impl CheckOptions {
+    /// Whether findings of this code may be repaired.
+    #[must_use]
+    pub fn chooses(&self, code: Code) -> bool {
+        self.only.is_empty() || self.only.contains(&code)
+    }
+
     fn go_on(&self) -> Result<(), Error> {
         if self.cancel.is_set() {
             return Err(Error::Cancelled);
@@ -100,6 +111,7 @@ impl Default for CheckOptions {
             progress: Progress::default(),
             cancel: Cancel::default(),
             undo: None,
+            only: Vec::new(),
         }
     }
 }
@@ -143,6 +155,7 @@ pub(crate) fn check_image(image: &Image, options: &CheckOptions) -> Result<Check
     };
     let threads = options.threads.max(1);
     let progress = &options.progress;
+    progress.found(0);
     let cancel = &options.cancel;
     let volume = open::open(image, options, &mut findings)?;
     preamble::check_group_flags(image, &volume, &mut findings);
@@ -150,6 +163,7 @@ pub(crate) fn check_image(image: &Image, options: &CheckOptions) -> Result<Check
     preamble::check_resize_inode(image, &volume, &mut findings);
     let orphans = preamble::check_orphans(image, &volume, &mut findings);
     lap(Pass::Preamble);
+    progress.found(findings.len());
     let hands = Hands {
         threads,
         progress,
@@ -160,13 +174,16 @@ pub(crate) fn check_image(image: &Image, options: &CheckOptions) -> Result<Check
     claims::run(image, &volume, &census, threads, &mut findings);
     options.go_on()?;
     lap(Pass::Inodes);
+    progress.found(findings.len());
     dirs::run(image, &volume, &census, hands, &mut findings);
     options.go_on()?;
     lap(Pass::Directories);
+    progress.found(findings.len());
     connect::run(image, &volume, &census, &mut findings);
     lap(Pass::Connectivity);
     links::run(image, &volume, &census, threads, &mut findings);
     lap(Pass::Links);
+    progress.found(findings.len());
     bitmaps::run(image, &volume, &census, hands, &mut findings);
     options.go_on()?;
     lap(Pass::Bitmaps);

@@ -20,6 +20,18 @@ pub(crate) struct GroupPlaces {
     pub(crate) inode_table: u32,
 }
 
+/// What a block of the file system itself holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Metadata {
+    /// The superblock or descriptors that everybody reads.
+    Primary,
+    /// A backup of them, or room for more descriptors.
+    Backup,
+    BlockBitmap,
+    InodeBitmap,
+    InodeTable,
+}
+
 /// A superblock with its descriptors, as the rest of the check uses them.
 #[derive(Debug)]
 pub(crate) struct Volume {
@@ -60,6 +72,27 @@ impl Volume {
                 .places
                 .get(group as usize)
                 .is_some_and(|places| places.meets(&self.layout, block, end))
+    }
+
+    /// What a block that belongs to the file system itself is.
+    pub(crate) fn metadata(&self, block: u32) -> Option<Metadata> {
+        let layout = &self.layout;
+        let group = layout.group_of_block(block);
+        let places = self.places.get(group as usize)?;
+        let table = places.inode_table..places.inode_table.saturating_add(layout.table_blocks);
+        let primary = || {
+            let superblock = u32::from(layout.block_log == 0);
+            let mut descs = (0..layout.desc_blocks).map(|index| layout.desc_block(index, 0));
+            block == superblock || descs.any(|desc| desc == block)
+        };
+        match () {
+            () if !self.is_metadata(block) => None,
+            () if block == places.block_bitmap => Some(Metadata::BlockBitmap),
+            () if block == places.inode_bitmap => Some(Metadata::InodeBitmap),
+            () if places.inode_table != 0 && table.contains(&block) => Some(Metadata::InodeTable),
+            () if primary() => Some(Metadata::Primary),
+            () => Some(Metadata::Backup),
+        }
     }
 
     /// Byte offset of an inode, unless its table has no place.

@@ -26,10 +26,10 @@ pub(crate) fn fill(image: &Image, volume: &Volume, census: &Census, findings: &m
             ino = census.parent(ino);
         }
     }
-    if wanted.is_empty() {
-        return;
-    }
-    let names = find_names(image, volume, census, &wanted);
+    let names = match wanted.is_empty() {
+        true => Names::new(),
+        false => find_names(image, volume, census, &wanted),
+    };
     for finding in findings.iter_mut().take(MOST) {
         let ino = if finding.parent != 0 {
             finding.parent

@@ -152,7 +152,9 @@ problems! {
     BadBlocksFields "p1.bad-blocks.fields" Inodes Damage Manual
         "the bad blocks inode has fields set that must be zero" => "clear the inode";
     BadBlocksMeta "p1.bad-blocks.metadata" Inodes Damage Manual
-        "block {block}, which holds metadata, is on the bad block list" => "take it off the list";
+        "block {block}, which holds the superblock or its descriptors, is on the bad block list" => "take it off the list";
+    BadBlocksGroup "p1.bad-blocks.group" Inodes Damage Manual
+        "block {block} of the {name} of group {group} is on the bad block list" => "move it to another place";
     ReservedMode "p1.reserved.mode" Inodes Damage Safe
         "reserved inode {ino} has mode {found}" => "store mode 0";
     JournalMode "p1.journal.mode" Inodes Damage Safe

@@ -5,6 +5,7 @@ mod discard;
 mod json;
 mod options;
 mod output;
+mod progress;
 mod signals;
 
 use std::ffi::OsString;
@@ -12,11 +13,13 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use ext2dax_fsck::{
-    CheckOptions, Error, Finding, Progress, Report, Undo, check, optimize, preen, repair,
+    BadBlocks, CheckOptions, Error, Finding, Report, Undo, check, list_bad_blocks, optimize, preen,
+    repair,
 };
 use ext2dax_pmem::{Access, FileRegion, Pmem};
 
 use options::{Mode, Options};
+use progress::Display;
 use signals::Signals;
 
 /// The bits of the exit status, as e2fsck has them. 2 and 128 are never used.
@@ -80,11 +83,20 @@ fn fsck(options: &Options) -> Result<u8, String> {
         output::say(options, &line);
         return Ok(status::CLEAN);
     }
-    let check_options = check_options(options, &signals)?;
-    let answer = match options.mode {
-        Mode::No => look(options, &pmem, &check_options),
-        _ => mend(options, &pmem, &check_options, &signals),
+    let bad_blocks = bad_blocks(options)?;
+    let display = Display::new(options.progress, &options.image, &signals);
+    let check_options = check_options(options, &signals, &display)?;
+    let mut run = Run {
+        options,
+        pmem: &pmem,
+        how: &check_options,
+        display: &display,
     };
+    let answer = match options.mode {
+        Mode::No => run.look(),
+        _ => run.mend(&signals, bad_blocks.as_ref()),
+    };
+    display.finish();
     match answer {
         Err(Error::Cancelled) => {
             output::complain(&options.image, "cancelled; nothing is half done");
@@ -98,89 +110,114 @@ fn fsck(options: &Options) -> Result<u8, String> {
 fn journal_only(pmem: &Pmem) -> Result<u8, String> {
     let report = check(pmem, &CheckOptions::default()).map_err(|why| why.to_string())?;
     if report.summary.needs_recovery {
-        return Err("the journal has to be replayed, which is e2fsck's work".to_owned());
+        return Err("the journal has to be replayed (`e2fsck -E journal_only` does it)".to_owned());
     }
     Ok(status::CLEAN)
 }
 
-fn look(options: &Options, pmem: &Pmem, how: &CheckOptions) -> Result<u8, Error> {
-    let report = check(pmem, how)?;
-    print_report(options, &[], &report);
-    if options.extended.fragcheck {
-        output::print_fragments(options, &ext2dax_fsck::fragments(pmem, how)?);
-    }
-    Ok(match report.is_clean() {
-        true => status::CLEAN,
-        false => status::UNCORRECTED,
-    })
+/// One run over an image.
+struct Run<'a> {
+    options: &'a Options,
+    pmem: &'a Pmem,
+    how: &'a CheckOptions,
+    display: &'a Display,
 }
 
-fn mend(
-    options: &Options,
-    pmem: &Pmem,
-    how: &CheckOptions,
-    signals: &Signals,
-) -> Result<u8, Error> {
-    let repaired = match options.mode {
-        Mode::Preen => preen(pmem, how)?,
-        Mode::Yes => repair(pmem, how, &mut |_| true)?,
-        _ => {
-            let mut questions = ask::Questions::new(signals.asking.clone());
-            repair(pmem, how, &mut |finding| questions.ask(finding))?
+impl Run<'_> {
+    fn look(&mut self) -> Result<u8, Error> {
+        let report = check(self.pmem, self.how)?;
+        self.print(&[], &report)?;
+        Ok(match report.is_clean() {
+            true => status::CLEAN,
+            false => status::UNCORRECTED,
+        })
+    }
+
+    fn mend(&mut self, signals: &Signals, bad: Option<&BadBlocks>) -> Result<u8, Error> {
+        let Self {
+            options,
+            pmem,
+            how,
+            display,
+        } = *self;
+        if let Some(bad) = bad {
+            let listed = list_bad_blocks(pmem, how, bad)?;
+            display.suspended(|| output::print_listed(options, &listed));
         }
-    };
-    let mut report = repaired.report;
-    let mut rebuilt = None;
-    let clean = report.is_clean() && !repaired.cancelled;
-    if options.optimize && clean {
-        let done = optimize(pmem, how)?;
-        report = done.report;
-        rebuilt = Some((done.rebuilt, done.no_room));
+        let repaired = match options.mode {
+            Mode::Preen => preen(pmem, how)?,
+            Mode::Yes => repair(pmem, how, &mut |_| true)?,
+            _ => {
+                let mut questions = ask::Questions::new(signals.asking.clone());
+                let mut ask = |finding: &Finding| display.suspended(|| questions.ask(finding));
+                repair(pmem, how, &mut ask)?
+            }
+        };
+        let mut report = repaired.report;
+        let mut rebuilt = None;
+        let clean = report.is_clean() && !repaired.cancelled;
+        if options.optimize && clean {
+            let done = optimize(pmem, how)?;
+            report = done.report;
+            rebuilt = Some((done.rebuilt, done.no_room));
+        }
+        sync(pmem)?;
+        self.print(&repaired.fixed, &report)?;
+        if let Some((rebuilt, no_room)) = rebuilt {
+            output::print_rebuilt(options, rebuilt, no_room);
+        }
+        if options.extended.discard && clean {
+            let bytes = discard::free_blocks(&options.image, options.offset, pmem, how)?;
+            output::print_discarded(options, bytes);
+        }
+        let mut code = status::CLEAN;
+        if !repaired.fixed.is_empty() {
+            code += status::CORRECTED;
+        }
+        if !report.is_clean() {
+            code += status::UNCORRECTED;
+        }
+        if repaired.cancelled || signals.cancel.is_set() {
+            output::complain(&options.image, "cancelled between two repairs");
+            code += status::CANCELLED;
+        }
+        Ok(code)
     }
-    sync(pmem)?;
-    print_report(options, &repaired.fixed, &report);
-    if let Some((rebuilt, no_room)) = rebuilt {
-        output::print_rebuilt(options, rebuilt, no_room);
+
+    fn print(&self, fixed: &[Finding], report: &Report) -> Result<(), Error> {
+        self.display.finish();
+        if self.options.json {
+            json::print_report(self.options, fixed, report);
+        } else {
+            output::print_report(self.options, fixed, report);
+        }
+        if self.options.extended.fragcheck {
+            let fragments = ext2dax_fsck::fragments(self.pmem, self.how)?;
+            output::print_fragments(self.options, &fragments);
+        }
+        Ok(())
     }
-    if options.extended.fragcheck {
-        output::print_fragments(options, &ext2dax_fsck::fragments(pmem, how)?);
-    }
-    if options.extended.discard && clean {
-        let bytes = discard::free_blocks(&options.image, options.offset, pmem, how)?;
-        output::say(options, &format!("{bytes} bytes of free blocks given back"));
-    }
-    let mut code = status::CLEAN;
-    if !repaired.fixed.is_empty() {
-        code += status::CORRECTED;
-    }
-    if !report.is_clean() {
-        code += status::UNCORRECTED;
-    }
-    if repaired.cancelled || signals.cancel.is_set() {
-        output::complain(&options.image, "cancelled between two repairs");
-        code += status::CANCELLED;
-    }
-    Ok(code)
 }
 
 fn sync(pmem: &Pmem) -> Result<(), Error> {
     pmem.sync(0..pmem.len()).map_err(|_| Error::Sync)
 }
 
-fn check_options(options: &Options, signals: &Signals) -> Result<CheckOptions, String> {
+fn check_options(
+    options: &Options,
+    signals: &Signals,
+    display: &Display,
+) -> Result<CheckOptions, String> {
     let mut check = CheckOptions {
         superblock: options.superblock,
         block_size: options.block_size,
+        progress: display.progress.clone(),
         cancel: signals.cancel.clone(),
+        only: options.only.clone(),
         ..CheckOptions::default()
     };
     if let Some(threads) = options.threads {
         check.threads = threads;
-    }
-    if let Some(fd) = options.progress {
-        check.progress = output::progress(fd, &options.image, signals);
-    } else {
-        check.progress = Progress::default();
     }
     if let Some(path) = &options.undo {
         let undo = Undo::create(path, options.offset);
@@ -189,10 +226,22 @@ fn check_options(options: &Options, signals: &Signals) -> Result<CheckOptions, S
     Ok(check)
 }
 
-fn print_report(options: &Options, fixed: &[Finding], report: &Report) {
-    if options.json {
-        json::print_report(options, fixed, report);
-    } else {
-        output::print_report(options, fixed, report);
+/// The list of -l or -L: a block number a line, as badblocks(8) prints them; what follows a `#` is a remark.
+fn bad_blocks(options: &Options) -> Result<Option<BadBlocks>, String> {
+    let Some((path, replace)) = &options.bad_blocks else {
+        return Ok(None);
+    };
+    let name = path.display();
+    let text = std::fs::read_to_string(path).map_err(|why| format!("bad blocks {name}: {why}"))?;
+    let mut blocks = Vec::new();
+    for (nr, line) in (1..).zip(text.lines()) {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        if !line.is_empty() {
+            let block = line.parse();
+            blocks
+                .push(block.map_err(|_| format!("bad blocks {name}, line {nr}: no block number"))?);
+        }
     }
+    let replace = *replace;
+    Ok(Some(BadBlocks { blocks, replace }))
 }

@@ -8,6 +8,7 @@
 //! Blocks that a repair takes come from those that neither the check nor the block bitmap calls used; their bits are set
 //! before anything leads to them.
 
+mod bad_blocks;
 mod dir;
 mod group;
 mod inode;
@@ -19,6 +20,7 @@ mod space;
 use hashbrown::HashSet;
 use space::Space;
 
+pub use bad_blocks::{BadBlocks, Listed, list_bad_blocks};
 pub use optimize::{Optimized, optimize};
 
 use crate::finding::Finding;
@@ -69,16 +71,10 @@ fn repair_image(
     approve: &mut dyn FnMut(&Finding) -> bool,
 ) -> Result<Repaired, Error> {
     let mut checked = check_image(image, options)?;
-    if !image.writable() {
-        return Err(Error::ReadOnly);
-    }
-    let summary = &checked.report.summary;
-    if summary.unknown_compat != 0 || summary.needs_recovery {
-        let (compat, recovery) = (summary.unknown_compat, summary.needs_recovery);
-        return Err(Error::NotRepaired { compat, recovery });
-    }
+    may_repair(image, &checked)?;
     let mut asked = Asked {
         approve,
+        only: options.only.clone(),
         refused: HashSet::new(),
         agreed: HashSet::new(),
     };
@@ -149,14 +145,29 @@ fn repair_image(
     })
 }
 
-/// Repairs what loses nothing, and only if everything that is found is of that kind.
+/// Whether anything may be stored at all.
+fn may_repair(image: &Image, checked: &Checked) -> Result<(), Error> {
+    if !image.writable() {
+        return Err(Error::ReadOnly);
+    }
+    let summary = &checked.report.summary;
+    if summary.unknown_compat != 0 || summary.needs_recovery {
+        let (compat, recovery) = (summary.unknown_compat, summary.needs_recovery);
+        return Err(Error::NotRepaired { compat, recovery });
+    }
+    Ok(())
+}
+
+/// Repairs what loses nothing, and only if everything that is found (and chosen by `options.only`) is of that kind.
 ///
 /// # Errors
 /// As [`repair`].
 pub fn preen(pmem: &ext2dax_pmem::Pmem, options: &CheckOptions) -> Result<Repaired, Error> {
     let image = Image::new(pmem.clone());
     let first = check_image(&image, options)?;
-    if !first.report.is_preen_safe() {
+    let chosen = |finding: &&Finding| options.chooses(finding.code);
+    let mut todo = first.report.findings.iter().filter(chosen);
+    if !todo.all(|finding| finding.preen == crate::Preen::Safe) {
         return Ok(Repaired {
             fixed: Vec::new(),
             report: first.report,
@@ -201,6 +212,7 @@ type Key = (Code, u32, u32, u32, u64, Vec<u8>);
 
 /// Questions and their answers; none is put twice.
 struct Asked<'a> {
+    only: Vec<Code>,
     approve: &'a mut dyn FnMut(&Finding) -> bool,
     refused: HashSet<Key>,
     agreed: HashSet<Key>,
@@ -225,7 +237,8 @@ impl Asked<'_> {
 
     fn may(&mut self, finding: &Finding) -> bool {
         let key = Self::key(finding);
-        if self.refused.contains(&key) {
+        let chosen = self.only.is_empty() || self.only.contains(&finding.code);
+        if !chosen || self.refused.contains(&key) {
             return false;
         }
         if self.agreed.contains(&key) || (self.approve)(finding) {
@@ -264,6 +277,7 @@ fn next_stage(checked: &Checked, asked: &mut Asked<'_>) -> Option<Vec<Finding>> 
 fn stage(checked: &Checked, finding: &Finding) -> u8 {
     match finding.code {
         Code::SuperMagic | Code::SuperField | Code::SuperInodesCount | Code::DescFromBackup => 0,
+        Code::BadBlocksGroup => 1,
         Code::OrphanHead | Code::OrphanLink => 2,
         Code::OrphanListed => 3,
         Code::BlockRange | Code::BlockTooFar | Code::DirHole
@@ -327,6 +341,7 @@ fn apply(image: &Image, checked: &Checked, todo: &[Finding]) -> Vec<bool> {
             }
             Fix::RestoreBackup => group::restore_backup(image, &checked.volume),
             Fix::PlaceGroup => group::place(image, checked, finding),
+            Fix::MoveGroup(what) => group::move_away(image, checked, &space, finding, *what),
             Fix::MakeResizeInode => {
                 resize_done = resize_done || group::make_resize_inode(image, checked, &mut space);
                 resize_done

@@ -98,7 +98,9 @@ pub(crate) fn run(
             return GroupScan::default();
         }
         hands.progress.step(1, group, layout.groups);
-        scan_group(scan, group, table)
+        let scan = scan_group(scan, group, table);
+        hands.progress.found_more(scan.findings.len());
+        scan
     });
     let mut xattrs = Vec::new();
     for (group, scan) in (0..).zip(scans) {

@@ -6,14 +6,16 @@ use std::path::Path;
 use ext2dax_fsck::{CheckOptions, Error, free_runs};
 use ext2dax_pmem::Pmem;
 use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 
-/// Makes a hole of every run of free blocks; answers how many bytes they are. Only after a check that found nothing.
+/// Makes a hole of every run of free blocks; answers how many bytes they are, and nothing if
+/// the device cannot do it. Only after a check that found nothing.
 pub(super) fn free_blocks(
     image: &Path,
     offset: u64,
     pmem: &Pmem,
     how: &CheckOptions,
-) -> Result<u64, Error> {
+) -> Result<Option<u64>, Error> {
     let file = File::options()
         .write(true)
         .open(image)
@@ -22,9 +24,11 @@ pub(super) fn free_blocks(
     for run in free_runs(pmem, how)? {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         let len = run.end - run.start;
-        fallocate(&file, flags, offset + run.start, len)
-            .map_err(|why| Error::Discard { source: why.into() })?;
+        match fallocate(&file, flags, offset + run.start, len) {
+            Err(Errno::OPNOTSUPP) => return Ok(None),
+            done => done.map_err(|why| Error::Discard { source: why.into() })?,
+        }
         bytes += len;
     }
-    Ok(bytes)
+    Ok(Some(bytes))
 }

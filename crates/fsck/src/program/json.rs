@@ -14,7 +14,9 @@ const SCHEMA: u32 = 1;
 /// One object for each finding, then one for the summary.
 pub(super) fn print_report(options: &Options, fixed: &[Finding], report: &Report) {
     let mut out = io::stdout().lock();
-    for finding in fixed.iter().chain(&report.findings) {
+    let chosen =
+        |finding: &&Finding| options.only.is_empty() || options.only.contains(&finding.code);
+    for finding in fixed.iter().chain(report.findings.iter().filter(chosen)) {
         let _ = writeln!(out, "{}", finding_object(finding));
     }
     let summary = &report.summary;

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Parser};
+use ext2dax_fsck::Code;
 
 /// What may be changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,10 @@ pub(crate) struct Options {
     pub(crate) threads: Option<usize>,
     pub(crate) optimize: bool,
     pub(crate) undo: Option<PathBuf>,
+    /// A file with numbers of bad blocks, and whether they replace the list.
+    pub(crate) bad_blocks: Option<(PathBuf, bool)>,
+    /// Codes that are shown and repaired; empty: all.
+    pub(crate) only: Vec<Code>,
     pub(crate) extended: Extended,
     /// Options that ask for nothing, or for what holds anyway; named with -v.
     pub(crate) moot: Vec<String>,
@@ -104,6 +109,16 @@ struct Args {
     /// Save every block in FILE before it is changed: e2undo(8) takes the repair back
     #[arg(short = 'z', value_name = "FILE")]
     undo: Option<PathBuf>,
+    /// Add the blocks listed in FILE (one number a line) to the list of bad blocks; files that own them get copies
+    #[arg(short = 'l', value_name = "FILE")]
+    add_bad: Option<PathBuf>,
+    /// As -l, but the blocks replace the list
+    #[arg(short = 'L', value_name = "FILE")]
+    set_bad: Option<PathBuf>,
+    /// Show and repair findings of these codes alone, or of all codes that start with these words (`p5`, `p1.block`);
+    /// whatever else is found still counts for the exit status
+    #[arg(long, value_name = "CODE,...", value_delimiter = ',')]
+    only: Vec<String>,
     /// Extended options: offset=BYTES, fragcheck, discard, nodiscard, journal_only, fixes_only
     #[arg(short = 'E', value_name = "KEY=VALUE,...")]
     extended: Vec<String>,
@@ -131,10 +146,6 @@ struct Args {
     keep: bool,
     #[arg(short = 'j', hide = true)]
     journal: Option<OsString>,
-    #[arg(short = 'l', hide = true)]
-    add_bad: Option<OsString>,
-    #[arg(short = 'L', hide = true)]
-    set_bad: Option<OsString>,
 }
 
 /// The command line as clap knows it: what the manual page is made from, too.
@@ -220,6 +231,8 @@ pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> Result<Options, Sto
         force: args.force
             || args.superblock.is_some()
             || args.optimize
+            || args.add_bad.is_some()
+            || args.set_bad.is_some()
             || extended.asks_for_check(),
         force_open: args.force_open,
         verbose: args.verbose,
@@ -231,6 +244,11 @@ pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> Result<Options, Sto
         threads: args.threads.map(|n| n.clamp(1, 64)),
         optimize: args.optimize,
         undo: args.undo,
+        bad_blocks: match args.set_bad {
+            Some(path) => Some((path, true)),
+            None => args.add_bad.map(|path| (path, false)),
+        },
+        only: codes(&args.only)?,
         extended,
         moot,
     })
@@ -252,14 +270,37 @@ fn refuse(args: &Args) -> Result<(), Stop> {
             "-n, -z: a look changes nothing, so there is nothing to undo",
         ),
         (
-            args.add_bad.is_some() || args.set_bad.is_some(),
-            "-l, -L: lists of bad blocks are not there yet",
+            args.add_bad.is_some() && args.set_bad.is_some(),
+            "-l, -L: one adds to the list, the other replaces it",
+        ),
+        (
+            args.no && (args.add_bad.is_some() || args.set_bad.is_some()),
+            "-n, -l, -L: a look changes nothing, the list of bad blocks neither",
         ),
     ];
     match refused.into_iter().find(|(given, _)| *given) {
         Some((_, why)) => Err(Stop::Usage(why.to_owned())),
         None => Ok(()),
     }
+}
+
+/// The codes that --only names, each whole or up to a dot.
+fn codes(words: &[String]) -> Result<Vec<Code>, Stop> {
+    let mut codes = Vec::new();
+    for word in words {
+        let before = codes.len();
+        let named = |code: &Code| {
+            let rest = code.word().strip_prefix(word.as_str());
+            !word.is_empty() && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        codes.extend(Code::ALL.iter().copied().filter(named));
+        if codes.len() == before {
+            return Err(Stop::Usage(format!(
+                "--only={word}: no such code (docs/FINDINGS.md has them all; --json names them)"
+            )));
+        }
+    }
+    Ok(codes)
 }
 
 impl Extended {

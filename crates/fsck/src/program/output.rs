@@ -1,18 +1,13 @@
 //! What a person reads.
 
-use std::fs::File;
 use std::io::{self, IsTerminal as _, Write};
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::Ordering;
 
 use ext2dax_format::RawSuperblock;
-use ext2dax_fsck::{Counts, Finding, Fragmented, Pass, Progress, Report, Severity};
+use ext2dax_fsck::{Counts, Finding, Fragmented, Listed, Pass, Report, Severity};
 use ext2dax_pmem::{Off, Pmem};
 
 use super::options::Options;
-use super::signals::Signals;
 
 /// Prints a line to standard output; a reader that went away is no error of the check.
 pub(super) fn say(options: &Options, line: &str) {
@@ -34,6 +29,28 @@ pub(super) fn print_rebuilt(options: &Options, rebuilt: u64, no_room: u64) {
         let line = format!("{no_room} directories not rebuilt: there is no room to work in");
         complain(&options.image, &line);
     }
+}
+
+/// What became of -E discard.
+pub(super) fn print_discarded(options: &Options, bytes: Option<u64>) {
+    match bytes {
+        Some(bytes) => say(options, &format!("{bytes} bytes of free blocks given back")),
+        None => complain(&options.image, "the device cannot take free blocks back"),
+    }
+}
+
+/// What became of -l and -L.
+pub(super) fn print_listed(options: &Options, listed: &Listed) {
+    for block in &listed.ignored {
+        let line = format!("block {block} is not in the file system: not listed as bad");
+        complain(&options.image, &line);
+    }
+    let name = options.image.display();
+    let Listed { before, after, .. } = listed;
+    say(
+        options,
+        &format!("{name}: {after} blocks on the list of bad blocks (before: {before})"),
+    );
 }
 
 /// Files in more than one piece: number, pieces, blocks.
@@ -89,12 +106,30 @@ pub(super) fn print_report(options: &Options, fixed: &[Finding], report: &Report
     let _ = write_report(&mut out, options, fixed, report);
 }
 
-fn write_finding(out: &mut impl Write, finding: &Finding) -> io::Result<()> {
-    let mark = if finding.severity == Severity::Residue {
-        "residue"
-    } else {
-        "damage"
+/// Words stand out on a terminal, unless it cannot or somebody does not want it: <https://no-color.org>.
+fn paint(word: &str, color: &str) -> String {
+    let unwanted = |name: &str, is: fn(&std::ffi::OsStr) -> bool| {
+        std::env::var_os(name).is_some_and(|value| is(&value))
     };
+    if !io::stdout().is_terminal()
+        || unwanted("NO_COLOR", |value| !value.is_empty())
+        || unwanted("TERM", |value| value == "dumb")
+    {
+        return word.to_owned();
+    }
+    format!("\x1b[{color}m{word}\x1b[0m")
+}
+
+/// Residue loses nothing when it is repaired, damage may.
+pub(super) fn severity(finding: &Finding) -> String {
+    match finding.severity {
+        Severity::Residue => paint("residue", "33"),
+        Severity::Damage => paint("damage", "31"),
+    }
+}
+
+fn write_finding(out: &mut impl Write, finding: &Finding) -> io::Result<()> {
+    let mark = severity(finding);
     let end = if finding.fixed { ". FIXED" } else { "" };
     writeln!(
         out,
@@ -114,7 +149,10 @@ fn write_report(
     for finding in fixed {
         write_finding(out, finding)?;
     }
-    let mut next = report.findings.iter().peekable();
+    let chosen =
+        |finding: &&Finding| options.only.is_empty() || options.only.contains(&finding.code);
+    let hidden = report.findings.len() - report.findings.iter().filter(chosen).count();
+    let mut next = report.findings.iter().filter(chosen).peekable();
     for (pass, time) in &report.times {
         let mut first = *pass == Pass::Preamble;
         if !first {
@@ -147,6 +185,12 @@ fn write_report(
         writeln!(
             out,
             "{name}: the journal has not been replayed; this is the state without it"
+        )?;
+    }
+    if hidden != 0 {
+        writeln!(
+            out,
+            "{name}: findings of other codes, left as they are: {hidden}"
         )?;
     }
     if !report.is_clean() {
@@ -204,59 +248,4 @@ fn write_counts(out: &mut impl Write, counts: &Counts) -> io::Result<()> {
         out,
         "             inodes with single/double/triple indirect blocks: {single}/{double}/{triple}"
     )
-}
-
-/// Where the check is: a bar on the terminal for 0, lines `PASS CURRENT MAXIMUM NAME` for any other descriptor.
-pub(super) fn progress(fd: i32, image: &Path, signals: &Signals) -> Progress {
-    if fd == 0 {
-        return bar();
-    }
-    let name = image.as_os_str().as_bytes().to_vec();
-    let Ok(file) = File::options()
-        .write(true)
-        .open(format!("/proc/self/fd/{}", fd.unsigned_abs()))
-    else {
-        return Progress::default();
-    };
-    let file = Mutex::new(file);
-    // With a minus the lines wait for SIGUSR1.
-    let wanted = signals.progress.clone();
-    wanted.store(fd > 0, Ordering::Relaxed);
-    Progress::new(move |pass, done, all| {
-        if !wanted.load(Ordering::Relaxed) {
-            return;
-        }
-        let mut line = format!("{pass} {done} {all} ").into_bytes();
-        line.extend_from_slice(&name);
-        line.push(b'\n');
-        if let Ok(mut file) = file.lock() {
-            let _ = file.write_all(&line);
-        }
-    })
-}
-
-fn bar() -> Progress {
-    if !io::stdout().is_terminal() {
-        return Progress::default();
-    }
-    let bar = indicatif::ProgressBar::new(1000);
-    if let Ok(style) = indicatif::ProgressStyle::with_template(
-        "{prefix} [{bar:50}] {percent:>3} %  {elapsed}, {eta} to go",
-    ) {
-        bar.set_style(style.progress_chars("=> "));
-    }
-    // How far the passes reach on the bar, in thousandths: pass 1 reads the inode tables, which is most of the work.
-    let share = |pass: u8| match pass {
-        1 => (0, 600),
-        2 => (600, 350),
-        _ => (950, 50),
-    };
-    Progress::new(move |pass, done, all| {
-        let (start, len) = share(pass);
-        let at = start + len * u64::from(done) / u64::from(all.max(1));
-        if at > bar.position() {
-            bar.set_prefix(format!("pass {pass}"));
-            bar.set_position(at);
-        }
-    })
 }

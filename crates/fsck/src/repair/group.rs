@@ -6,7 +6,7 @@ use crate::finding::Finding;
 use crate::fix::Patch;
 use crate::image::Image;
 use crate::layout::SUPER_AT;
-use crate::open::{Volume, looks_like_table};
+use crate::open::{Metadata, Volume, looks_like_table};
 use crate::problem::Code;
 use crate::scan::now;
 
@@ -91,6 +91,49 @@ pub(super) fn place(image: &Image, checked: &Checked, finding: &Finding) -> bool
         image.write(layout.at(block), &vec![0; layout.block_size as usize]);
     }
     image.patch(Patch::word(at, start));
+    true
+}
+
+/// Moves a bitmap or an inode table away from a bad block. The copy is whole before the descriptor leads to it.
+pub(super) fn move_away(
+    image: &Image,
+    checked: &Checked,
+    space: &Space<'_>,
+    finding: &Finding,
+    what: Metadata,
+) -> bool {
+    let layout = &checked.volume.layout;
+    let group = finding.group.unwrap_or(0);
+    let Some(places) = checked.volume.places.get(group as usize) else {
+        return false;
+    };
+    let (field, from, count) = match what {
+        Metadata::BlockBitmap => (0, places.block_bitmap, 1),
+        Metadata::InodeBitmap => (4, places.inode_bitmap, 1),
+        Metadata::InodeTable => (8, places.inode_table, layout.table_blocks),
+        Metadata::Primary | Metadata::Backup => return false,
+    };
+    let at = layout.desc_at(group, 0) + field;
+    if image.le32(at) != from {
+        // Another of its blocks was on the list, too: it has moved.
+        return true;
+    }
+    let first = layout.group_first(group);
+    let end = first.saturating_add(layout.group_len(group));
+    let is_free = |block: u32| !checked.census.claimed.test(block);
+    let to = (first..end.saturating_sub(count.saturating_sub(1)))
+        .find(|&start| (start..start.saturating_add(count)).all(is_free));
+    let Some(to) = to else {
+        return false;
+    };
+    let mut bytes = vec![0; layout.block_size as usize];
+    for i in 0..count {
+        checked.census.claimed.set(to + i);
+        space.mark(to + i);
+        image.read(layout.at(from + i), &mut bytes);
+        image.write(layout.at(to + i), &bytes);
+    }
+    image.patch(Patch::word(at, to));
     true
 }
 

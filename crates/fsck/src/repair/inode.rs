@@ -10,6 +10,7 @@ use crate::fix::{Fix, Patch};
 use crate::image::Image;
 use crate::layout::ROOT_INO;
 use crate::open::Volume;
+use crate::problem::Code;
 use crate::scan::{self, Scan, Slot, Subject, field, now};
 
 /// Takes an inode's life: deletion time, then link count 0. A reserved inode loses its block map as well, since nobody
@@ -84,7 +85,7 @@ impl Claims {
             .report
             .findings
             .iter()
-            .filter(|finding| finding.fix == Fix::CloneBlocks)
+            .filter(|finding| finding.code == Code::SharedBlocks)
         {
             let kind = checked.census.kind(finding.ino);
             let Some((slots, xattr)) = with_subject(image, checked, finding.ino, |subject| {
@@ -118,10 +119,6 @@ pub(super) fn clone_blocks(
     claims: &mut Claims,
     ino: u32,
 ) -> bool {
-    // The list of bad blocks names places, not contents: a copy would make no sense.
-    if ino == 1 {
-        return true;
-    }
     let Some(slots) = claims.slots.remove(&ino) else {
         return false;
     };

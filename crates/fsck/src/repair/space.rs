@@ -27,6 +27,13 @@ impl<'a> Space<'a> {
 
     /// A block that is free by the check and by the bitmap; by the check alone if there is no other.
     pub(super) fn block(&mut self) -> Option<u32> {
+        let block = self.unmarked_block()?;
+        self.mark(block);
+        Some(block)
+    }
+
+    /// As [`Self::block`], but its bit is the caller's to set.
+    pub(super) fn unmarked_block(&mut self) -> Option<u32> {
         let layout = &self.checked.volume.layout;
         let start = self.next;
         let candidates = (start..layout.blocks).chain(layout.first_data_block..start);
@@ -38,7 +45,6 @@ impl<'a> Space<'a> {
             .or_else(|| candidates.clone().find(unclaimed))?;
         self.checked.census.claimed.set(block);
         self.next = block + 1;
-        self.mark(block);
         Some(block)
     }
 
@@ -76,7 +82,8 @@ impl<'a> Space<'a> {
             .is_some_and(|(at, mask)| self.image.byte(at) & mask != 0)
     }
 
-    fn mark(&self, block: u32) {
+    /// Sets the block's bit.
+    pub(super) fn mark(&self, block: u32) {
         if let Some((at, mask)) = self.bit_at(block) {
             self.image
                 .patch(Patch::byte(at, self.image.byte(at) | mask));

@@ -7,6 +7,7 @@ use crate::census::{Dir, Kind, XattrRef};
 use crate::finding::Finding;
 use crate::fix::Fix;
 use crate::layout::{feature, saturate};
+use crate::open::{Metadata, Volume};
 use crate::problem::Code;
 
 /// The list of bad blocks: every block of it is taken, and none may hold metadata.
@@ -15,14 +16,8 @@ pub(super) fn walk_bad_blocks(subject: &Subject<'_>, out: &mut GroupScan) {
     let mut walk = TreeWalk::new(subject, Kind::REGULAR, &mut out.findings);
     walk.is_bad_blocks = true;
     walk.run(&mut |findings, slot: Slot| {
-        if scan.volume.is_metadata(slot.block) && slot.level == 0 {
-            let fix = Fix::word(slot.at, 0);
-            findings.push(
-                Finding::new(Code::BadBlocksMeta)
-                    .ino(BAD_INO)
-                    .block(slot.block)
-                    .fix(fix),
-            );
+        if let (Some(metadata), 0) = (scan.volume.metadata(slot.block), slot.level) {
+            findings.extend(bad_metadata(scan.volume, metadata, slot));
             return Visit::Seen;
         }
         if scan.census.claim(slot.block) {
@@ -31,6 +26,27 @@ pub(super) fn walk_bad_blocks(subject: &Subject<'_>, out: &mut GroupScan) {
             Visit::Claimed
         }
     });
+}
+
+/// A bad block under the file system's own structures: bitmaps and tables can move away from it, the primary superblock and
+/// its descriptors cannot, and backups are only backups.
+fn bad_metadata(volume: &Volume, metadata: Metadata, slot: Slot) -> Option<Finding> {
+    let what = match metadata {
+        Metadata::Backup => return None,
+        Metadata::Primary => {
+            let finding = Finding::new(Code::BadBlocksMeta).fix(Fix::word(slot.at, 0));
+            return Some(finding.ino(BAD_INO).block(slot.block));
+        }
+        Metadata::BlockBitmap => "block bitmap",
+        Metadata::InodeBitmap => "inode bitmap",
+        Metadata::InodeTable => "inode table",
+    };
+    let finding = Finding::new(Code::BadBlocksGroup)
+        .ino(BAD_INO)
+        .block(slot.block)
+        .group(volume.layout.group_of_block(slot.block))
+        .name(what.as_bytes());
+    Some(finding.fix(Fix::MoveGroup(metadata)))
 }
 
 /// The block tree, the attribute block, `i_size` and `i_blocks`.

@@ -23,6 +23,8 @@ pub(crate) const JOURNAL_INO: u32 = 8;
 pub(crate) mod field {
     pub(crate) const MODE: u64 = 0;
     pub(crate) const SIZE: u64 = 4;
+    pub(crate) const ATIME: u64 = 8;
+    pub(crate) const MTIME: u64 = 16;
     pub(crate) const DTIME: u64 = 20;
     pub(crate) const LINKS: u64 = 26;
     pub(crate) const BLOCKS: u64 = 28;

@@ -118,7 +118,11 @@ const MESSAGES: &[(&str, &[&str], About)] = &[
         &["p1.bad-blocks.fields", "p1.flag.extents"],
         All,
     ),
-    ("on the bad block list", &["p1.bad-blocks.metadata"], All),
+    (
+        "on the bad block list",
+        &["p1.bad-blocks.metadata", "p1.bad-blocks.group"],
+        All,
+    ),
     ("is invalid.", &["p1.symlink.invalid"], Inode),
     ("has non-zero size", &["p1.special.size"], Inode),
     ("is in use, but has dtime", &["p1.inode.dtime-set"], Inode),

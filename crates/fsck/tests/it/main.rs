@@ -7,6 +7,7 @@
 )]
 
 mod armed;
+mod bad_blocks;
 mod campaign;
 mod codes;
 mod findings;

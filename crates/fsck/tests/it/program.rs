@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 
 use crate::judge::{have, run, scratch};
 
-fn fsck(args: &[&str]) -> Output {
+pub(crate) fn fsck(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_fsck-ext2dax"))
         .args(args)
         .stdin(Stdio::null())
@@ -18,7 +18,7 @@ fn status(args: &[&str]) -> i32 {
     fsck(args).status.code().unwrap()
 }
 
-fn text(output: &Output) -> String {
+pub(crate) fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
@@ -451,4 +451,39 @@ fn fsck_of_the_system_finds_and_runs_the_program() {
     );
     assert_eq!(run_fsck(&["-f", "-a"]).status.code(), Some(1));
     assert_eq!(run_fsck(&["-f", "-n"]).status.code(), Some(0));
+}
+
+/// Only what was chosen is shown and repaired; the exit status speaks of everything all the same.
+#[test]
+fn only_chosen_codes_are_repaired() {
+    if !have("mke2fs") || !have("debugfs") {
+        return;
+    }
+    let dir = scratch();
+    let bad = image(&dir.path().join("bad"), &["-t", "ext2", "-b", "1024"]);
+    poke(&bad, 1024 + 12, 7);
+    run(
+        "debugfs",
+        &["-w", "-R", "set_inode_field / links_count 9", &bad],
+    );
+    let counts = |text: &str| {
+        let has = |word: &str| text.contains(word);
+        (has("[p4.links.too-high"), has("[p5.count.free-blocks"))
+    };
+    for (args, status, shown) in [
+        (&["-fn", "--only=p4"][..], 4, (true, false)),
+        (&["-fn", "--only=p1.block,p5.count"], 4, (false, true)),
+        (&["-fp", "--only=p4.links.too-high"], 5, (true, false)),
+        (&["-fn"], 4, (false, true)),
+        (&["-fy", "--only=p4"], 4, (false, false)),
+        (&["-fy", "--only=p5"], 1, (false, true)),
+        (&["-fn"], 0, (false, false)),
+        (&["-fn", "--only=p9"], 16, (false, false)),
+        (&["-fn", "--only=p"], 16, (false, false)),
+    ] {
+        let output = fsck(&[args, &[&bad]].concat());
+        let text = text(&output);
+        assert_eq!(output.status.code(), Some(status), "{args:?}: {text}");
+        assert_eq!(counts(&text), shown, "{args:?}: {text}");
+    }
 }
