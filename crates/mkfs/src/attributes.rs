@@ -68,8 +68,7 @@ pub(crate) fn split(
             block -= size;
             split.block = true;
         } else {
-            let mut name = attribute.index.prefix().unwrap_or("").as_bytes().to_vec();
-            name.extend_from_slice(&attribute.name);
+            let name = attribute.full_name();
             return Err(Why::AttributesTooLarge(name.into(), attribute.value.len()));
         }
     }

@@ -45,6 +45,8 @@ mod filled;
 mod layout;
 #[cfg(feature = "std")]
 mod make;
+#[cfg(feature = "std")]
+mod merge;
 mod options;
 #[cfg(feature = "std")]
 mod parallel;
@@ -65,6 +67,8 @@ pub use filled::{Align, FillError, FilledPlan, Filling, Free, Medium, Size};
 pub use layout::Coverage;
 #[cfg(feature = "std")]
 pub use make::{make_file, make_memory};
+#[cfg(feature = "std")]
+pub use merge::{MergeError, MergePlan, Merged, Merging};
 pub use options::{
     DEFAULT_BLOCK_SIZE, DEFAULT_INODE_SIZE, FIXED_TIME, Inodes, Options, Refusal, allowed_features,
     default_features, edit_features,

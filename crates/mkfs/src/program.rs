@@ -1,23 +1,26 @@
 //! The program `mkfs.ext2dax`, as a library so that `ext2dax mkfs` and the manual page are the same thing.
 
 use std::ffi::OsString;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
 
-use crate::{Before, FillError, FilledPlan, Plan, Progress};
+use crate::{Before, FillError, FilledPlan, Plan};
 
 mod args;
 mod contents;
 mod extended;
+mod merge;
+mod progress;
 mod refused;
 mod report;
 mod size;
 mod target;
 
 use args::{Args, Asked, Request};
+use progress::Bar;
 use target::{Found, Target};
 
 /// The command line, for help texts and manual pages.
@@ -72,6 +75,9 @@ fn usage(error: &clap::Error) -> ExitCode {
 
 fn make(args: &Args) -> anyhow::Result<()> {
     refused::check(args)?;
+    if args.merge {
+        return merge::run(args);
+    }
     let request = &mut args.request()?;
     for note in &request.notes {
         if args.verbose {
@@ -184,21 +190,13 @@ fn write(
     } else {
         opened.before
     };
-    let bar = (std::io::stderr().is_terminal() && !args.quiet && !args.json)
-        .then(|| indicatif::ProgressBar::new(0));
-    let progress = |Progress { done, all }: Progress| {
-        if let Some(bar) = &bar {
-            bar.set_length(all);
-            bar.set_position(done);
-        }
-    };
+    let mut bar = Bar::new(args)?;
+    let progress = |progress| bar.step(progress);
     let written = match &mut image.kind {
         Kind::Empty(plan) => plan.write_to(&opened.medium(), before, progress),
         Kind::Filled(filled) => filled.write(&opened.medium(), before, progress),
     };
-    if let Some(bar) = bar {
-        bar.finish_and_clear();
-    }
+    bar.finish();
     match written {
         Ok(()) => opened.commit(),
         Err(FillError::Source(error)) => Err(error.into()),

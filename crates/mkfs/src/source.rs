@@ -83,6 +83,8 @@ pub enum Why {
     NeedsFeature(&'static str, &'static str),
     /// An attribute name that ext2 cannot store.
     AttributeName(Box<[u8]>),
+    /// An attribute that Linux keeps for other kinds of files.
+    AttributeOfKind(Box<[u8]>),
     /// An access control list that makes no sense.
     BadAcl,
     /// Attributes that fit neither into the inode nor into one block: the first that does not, and its size.
@@ -189,6 +191,13 @@ impl fmt::Display for Why {
                 "attribute {}: ext2 stores user, trusted, security and system attributes only; see --xattrs",
                 Lossy(name)
             ),
+            Self::AttributeOfKind(name) => {
+                write!(
+                    f,
+                    "attribute {}: not on this kind of file; see --xattrs",
+                    Lossy(name)
+                )
+            }
             Self::BadAcl => f.write_str("an access control list that cannot be read"),
             Self::AttributesTooLarge(name, size) => write!(
                 f,

@@ -2,13 +2,14 @@
 //!
 //! Memory grows with the number of names. The bytes of files stay where they are until the image is written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use ext2dax_format::device::Device;
 use ext2dax_format::xattr::NameIndex;
 use ext2dax_format::{FileType, LINK_MAX, NAME_MAX, Timestamp};
 
+use crate::merge::late::Late;
 use crate::options::Options;
 use crate::source::{Contents, Reader, SourceError, Why};
 
@@ -107,6 +108,38 @@ pub struct Tree {
     pub(crate) readers: Vec<Reader>,
     /// Whether somebody said what the root is like.
     root_given: bool,
+    /// Directories that only are on the way to something.
+    implied: BTreeSet<NodeId>,
+    /// Directories that took the place of something else: they are not merged with one of the image.
+    alone: BTreeSet<NodeId>,
+    /// What layers remove, for an image that is below them all.
+    removals: Vec<Removal>,
+    /// Whether this goes over an image.
+    overlay: bool,
+    /// Lines of device tables, of a tree that goes over an image.
+    late: Vec<Late>,
+}
+
+/// What layers remove from those before them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Removal {
+    /// A name and everything below it.
+    Name(Box<[u8]>),
+    /// Everything in a directory.
+    Inside(Box<[u8]>),
+}
+
+impl Removal {
+    pub(crate) fn path(&self) -> &[u8] {
+        match self {
+            Self::Name(path) | Self::Inside(path) => path,
+        }
+    }
+
+    /// Whether a directory itself stays.
+    pub(crate) fn keeps_directory(&self) -> bool {
+        matches!(self, Self::Inside(_)) || components(self.path()).eq([&b"lost+found"[..]])
+    }
 }
 
 impl Default for Tree {
@@ -128,7 +161,57 @@ impl Tree {
             nodes: vec![root],
             readers: Vec::new(),
             root_given: false,
+            implied: BTreeSet::new(),
+            alone: BTreeSet::new(),
+            removals: Vec::new(),
+            overlay: false,
+            late: Vec::new(),
         }
+    }
+
+    /// A tree that goes over a file system that is there (see [`Merging`](crate::Merging)): what it removes, and what
+    /// device tables say about files, concerns those of the file system, too.
+    #[must_use]
+    pub fn overlay() -> Self {
+        Self {
+            overlay: true,
+            ..Self::new()
+        }
+    }
+
+    pub(crate) fn is_overlay(&self) -> bool {
+        self.overlay
+    }
+
+    pub(crate) fn root_given(&self) -> bool {
+        self.root_given
+    }
+
+    /// Whether a directory is there only because something is below it.
+    pub(crate) fn is_implied(&self, id: NodeId) -> bool {
+        self.implied.contains(&id)
+    }
+
+    /// Marks a directory that nobody has described yet.
+    pub(crate) fn imply(&mut self, id: NodeId) {
+        self.implied.insert(id);
+    }
+
+    /// Whether a directory must not be merged with one of the image.
+    pub(crate) fn stands_alone(&self, id: NodeId) -> bool {
+        self.alone.contains(&id)
+    }
+
+    pub(crate) fn removals(&self) -> &[Removal] {
+        &self.removals
+    }
+
+    pub(crate) fn late(&self) -> &[Late] {
+        &self.late
+    }
+
+    pub(crate) fn add_late(&mut self, late: Late) {
+        self.late.push(late);
     }
 
     /// Gives the root an owner and mode where the options say more than the tree does.
@@ -286,6 +369,9 @@ impl Tree {
         let Some((parent, name)) = split(path.as_ref()) else {
             return false;
         };
+        if self.overlay {
+            self.removals.push(Removal::Name(path.as_ref().into()));
+        }
         let Some(parent) = self.find(parent) else {
             return false;
         };
@@ -297,6 +383,9 @@ impl Tree {
 
     /// Removes every name in a directory.
     pub(crate) fn clear(&mut self, path: &[u8]) {
+        if self.overlay {
+            self.removals.push(Removal::Inside(path.into()));
+        }
         if let Some(id) = self.find(path)
             && let Body::Directory(names) = &mut self.node_mut(id).body
         {
@@ -329,9 +418,7 @@ impl Tree {
             && matches!(self.node(id).body, Body::Directory(_))
         {
             self.root_given |= id == NodeId::ROOT;
-            let node = self.node_mut(id);
-            node.meta = meta;
-            node.attributes.clear();
+            self.give_directory(id, meta, Vec::new());
             return Ok(id);
         }
         let id = self.push(Node {
@@ -341,6 +428,14 @@ impl Tree {
         });
         self.place(path, id)?;
         Ok(id)
+    }
+
+    /// Says what a directory that is there is like.
+    pub(crate) fn give_directory(&mut self, id: NodeId, meta: Meta, attributes: Vec<Attribute>) {
+        self.implied.remove(&id);
+        let node = self.node_mut(id);
+        node.meta = meta;
+        node.attributes = attributes;
     }
 
     pub(crate) fn push(&mut self, node: Node) -> NodeId {
@@ -368,11 +463,13 @@ impl Tree {
                     let child = if last {
                         id
                     } else {
-                        self.push(Node {
+                        let id = self.push(Node {
                             meta: Meta::new(0o755),
                             body: Body::Directory(BTreeMap::new()),
                             attributes: Vec::new(),
-                        })
+                        });
+                        self.imply(id);
+                        id
                     };
                     self.insert(parent, name.into(), child);
                     parent = child;
@@ -383,8 +480,16 @@ impl Tree {
     }
 
     pub(crate) fn insert(&mut self, parent: NodeId, name: Box<[u8]>, child: NodeId) {
-        if let Body::Directory(names) = &mut self.node_mut(parent).body {
-            names.insert(name, child);
+        let Body::Directory(names) = &mut self.node_mut(parent).body else {
+            return;
+        };
+        let old = names.insert(name, child);
+        if self.overlay
+            && let Some(old) = old
+            && self.names_of(old).is_none()
+            && self.names_of(child).is_some()
+        {
+            self.alone.insert(child);
         }
     }
 
@@ -405,6 +510,23 @@ impl Tree {
 }
 
 impl Attribute {
+    /// The name as Linux programs see it.
+    pub(crate) fn full_name(&self) -> Vec<u8> {
+        let mut name = self.index.prefix().unwrap_or("").as_bytes().to_vec();
+        name.extend_from_slice(&self.name);
+        name
+    }
+
+    /// The value as Linux programs see it.
+    pub(crate) fn linux_value(&self) -> std::borrow::Cow<'_, [u8]> {
+        match self.index {
+            NameIndex::AclAccess | NameIndex::AclDefault => {
+                crate::attributes::acl::to_linux(&self.value).into()
+            }
+            _ => (&self.value[..]).into(),
+        }
+    }
+
     /// The order in an attribute block.
     pub(crate) fn order(&self) -> (u8, usize, &[u8]) {
         (self.index.raw(), self.name.len(), &self.name)

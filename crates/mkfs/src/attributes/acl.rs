@@ -30,6 +30,24 @@ pub(crate) fn to_disk(value: &[u8]) -> Option<Box<[u8]>> {
     Some(disk.into())
 }
 
+/// The form of the system calls, of a list on disk.
+pub(crate) fn to_linux(disk: &[u8]) -> Vec<u8> {
+    let mut value = 2_u32.to_le_bytes().to_vec();
+    let mut rest = disk.get(4..).unwrap_or_default();
+    while let Some((entry, after)) = rest.split_at_checked(4) {
+        value.extend_from_slice(entry);
+        let tag = u16::from_le_bytes([entry[0], entry[1]]);
+        // An entry that names nobody has no id there, and one of all ones here.
+        let (id, after) = match after.split_first_chunk::<4>() {
+            Some((id, after)) if NAMED.contains(&tag) => (*id, after),
+            _ => ([0xff; 4], after),
+        };
+        value.extend_from_slice(&id);
+        rest = after;
+    }
+    value
+}
+
 /// Changes the users and groups that a list on disk names.
 pub(crate) fn map_ids<E>(
     disk: &mut [u8],
@@ -83,6 +101,7 @@ mod tests {
         ]);
         let mut disk = to_disk(&value).unwrap();
         assert_eq!(disk.len(), 4 + 4 + 8 + 4 + 4 + 4);
+        assert_eq!(to_linux(&disk), value);
         assert_eq!(disk[..8], [1, 0, 0, 0, 1, 0, 7, 0]);
         assert_eq!(disk[8..16], [2, 0, 5, 0, 0xe8, 3, 0, 0]);
         map_ids(&mut disk, |id| Ok::<_, ()>(id + 1), Ok).unwrap();

@@ -90,6 +90,12 @@ pub(crate) struct Args {
     /// Show the plan and change nothing
     #[arg(short = 'n')]
     pub(crate) dry_run: bool,
+    /// Put the contents into the image that is there: no new file system is made, nothing else changes
+    #[arg(long)]
+    pub(crate) merge: bool,
+    /// Progress: bar, none, or a file descriptor for lines PASS CURRENT MAXIMUM NAME
+    #[arg(long, value_name = "bar|none|FD")]
+    pub(crate) progress: Option<String>,
     /// Say nothing
     #[arg(short = 'q')]
     pub(crate) quiet: bool,
@@ -218,6 +224,43 @@ impl Args {
         if self.reserved.is_none() {
             options.reserved_share = 0;
         }
+    }
+
+    /// What shapes a file system has no place in one that is there.
+    pub(crate) fn check_merge(&self) -> anyhow::Result<()> {
+        if !self.contents.given() {
+            bail!("--merge: needs contents, see -d");
+        }
+        let table = [
+            (self.size.is_some(), "SIZE"),
+            (self.block_size.is_some(), "-b"),
+            (self.inode_size.is_some(), "-I"),
+            (self.ratio.is_some(), "-i"),
+            (self.inodes.is_some(), "-N"),
+            (self.blocks_per_group.is_some(), "-g"),
+            (self.label.is_some(), "-L"),
+            (self.last_mounted.is_some(), "-M"),
+            (self.uuid.is_some(), "-U"),
+            (self.reserved.is_some(), "-m"),
+            (self.revision.is_some(), "-r"),
+            (self.on_error.is_some(), "-e"),
+            (self.creator_os.is_some(), "-o"),
+            (!self.features.is_empty(), "-O"),
+            (self.usage.is_some(), "-T"),
+            (self.super_only, "-S"),
+            (self.contents.asks_for_space(), "--free"),
+        ];
+        if let Some((_, name)) = table.iter().find(|row| row.0) {
+            bail!("{name}: shapes a new file system; --merge keeps the one that is there");
+        }
+        let keys = self.extended.iter().flat_map(|list| list.split(','));
+        for word in keys.filter(|word| !word.is_empty()) {
+            let key = word.split('=').next().unwrap_or(word);
+            if !matches!(key, "offset" | "no_copy_xattrs") {
+                bail!("-E {key}: shapes a new file system; --merge keeps the one that is there");
+            }
+        }
+        Ok(())
     }
 
     /// No option is taken and then ignored.

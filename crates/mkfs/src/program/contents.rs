@@ -105,6 +105,20 @@ impl ContentsArgs {
         self.threads.unwrap_or_else(all).clamp(1, 64)
     }
 
+    pub(crate) fn holes(&self) -> anyhow::Result<Holes> {
+        match self.holes.as_deref() {
+            None | Some("zeroes") => Ok(Holes::Zeroes),
+            Some("keep") => Ok(Holes::Keep),
+            Some("fill") => Ok(Holes::Fill),
+            Some(other) => bail!("--holes {other}: must be zeroes, keep or fill"),
+        }
+    }
+
+    /// Whether the size of a new image is to follow from this.
+    pub(crate) fn asks_for_space(&self) -> bool {
+        self.free.is_some() || self.free_inodes.is_some()
+    }
+
     fn rules(&self, request: &Request) -> anyhow::Result<Rules> {
         let mut paths = Vec::new();
         for text in &self.chmod {
@@ -170,8 +184,17 @@ impl ContentsArgs {
 
     /// Reads all sources.
     pub(crate) fn tree(&self, request: &Request, image: &Path) -> anyhow::Result<Tree> {
+        self.tree_over(Tree::new(), request, image)
+    }
+
+    /// Reads all sources into a tree.
+    pub(crate) fn tree_over(
+        &self,
+        mut tree: Tree,
+        request: &Request,
+        image: &Path,
+    ) -> anyhow::Result<Tree> {
         let rules = self.rules(request)?;
-        let mut tree = Tree::new();
         for source in &self.sources {
             let path = Path::new(source);
             if source.as_bytes().is_empty() {
@@ -196,12 +219,6 @@ impl ContentsArgs {
             (Asked::Nothing, Some(room)) => Size::Bytes(room),
             (Asked::Smallest | Asked::Nothing, _) => Size::Smallest,
         };
-        let holes = match self.holes.as_deref() {
-            None | Some("zeroes") => Holes::Zeroes,
-            Some("keep") => Holes::Keep,
-            Some("fill") => Holes::Fill,
-            Some(other) => bail!("--holes {other}: must be zeroes, keep or fill"),
-        };
         let free = match self.free.as_deref() {
             None => Free::Any,
             Some(text) => match text.strip_suffix('%') {
@@ -220,7 +237,7 @@ impl ContentsArgs {
             } else {
                 Align::None
             },
-            holes,
+            holes: self.holes()?,
             latest: request.latest,
             threads: self.threads(),
         })

@@ -6,6 +6,7 @@ use ext2dax_format::device::Device;
 use ext2dax_format::{FileType, LINK_MAX};
 
 use super::{SourceError, Why};
+use crate::merge::late::{Late, What};
 use crate::tree::{Body, Meta, NodeId, Tree};
 
 /// The columns of a line.
@@ -29,7 +30,8 @@ impl Tree {
     /// # Errors
     /// The line that cannot be read or carried out.
     pub fn add_device_table(&mut self, path: impl AsRef<Path>) -> Result<(), SourceError> {
-        let path = path.as_ref();
+        let file = path.as_ref();
+        let path = file;
         let text = std::fs::read_to_string(path).map_err(|error| SourceError::io(path, error))?;
         let mut last: Option<&str> = None;
         for (nr, line) in (1..).zip(text.lines()) {
@@ -45,15 +47,34 @@ impl Tree {
                 let pair = attribute.trim().split_once('=');
                 let (name, value) = pair.ok_or_else(|| wrong("an attribute is NAME=VALUE"))?;
                 let path = last.ok_or_else(|| wrong("an attribute of no file"))?;
-                self.attribute(path, name.as_bytes(), value.as_bytes())?;
+                if self.is_overlay() {
+                    let attribute =
+                        crate::attributes::from_linux(name.as_bytes(), value.as_bytes())
+                            .map_err(|why| SourceError::new(path.as_bytes(), why))?;
+                    let what = What::Attribute(attribute);
+                    self.add_late(late_of(file, nr, path, what, None, (0, 0)));
+                } else {
+                    self.attribute(path, name.as_bytes(), value.as_bytes())?;
+                }
                 continue;
             }
             let line = Line::new(line).map_err(wrong)?;
+            last = Some(line.path);
+            let what = match line.kind {
+                "f" => Some(What::File),
+                "d" => Some(What::Directory),
+                "r" => Some(What::Recursive),
+                _ => None,
+            };
+            if let Some(what) = what.filter(|_| self.is_overlay()) {
+                let owner = (line.uid, line.gid);
+                self.add_late(late_of(file, nr, line.path, what, line.mode, owner));
+                continue;
+            }
             self.add_line(&line).map_err(|error| match error {
                 Ok(error) => error,
                 Err(what) => wrong(what),
             })?;
-            last = Some(line.path);
         }
         Ok(())
     }
@@ -116,6 +137,24 @@ impl Tree {
         {
             node.meta.mode = mode;
         }
+    }
+}
+
+fn late_of(
+    table: &Path,
+    line: u32,
+    path: &str,
+    what: What,
+    mode: Option<u16>,
+    owner: (u32, u32),
+) -> Late {
+    Late {
+        path: path.as_bytes().to_vec(),
+        what,
+        mode,
+        owner,
+        table: table.as_os_str().as_encoded_bytes().into(),
+        line,
     }
 }
 

@@ -101,11 +101,12 @@ impl Tree {
         }
         match self.find(rules.prefix()) {
             Some(id) if matches!(self.node(id).body, Body::Directory(_)) => Ok(id),
-            _ => self.put(
-                rules.prefix(),
-                Meta::new(0o755),
-                Body::Directory(Default::default()),
-            ),
+            _ => {
+                let body = Body::Directory(Default::default());
+                let id = self.put(rules.prefix(), Meta::new(0o755), body)?;
+                self.imply(id);
+                Ok(id)
+            }
         }
     }
 
@@ -152,9 +153,7 @@ impl Tree {
             .and_then(|names| names.get(&name).copied());
         let id = match old {
             Some(id) if is_directory && matches!(self.node(id).body, Body::Directory(_)) => {
-                let old = self.node_mut(id);
-                old.meta = node.meta;
-                old.attributes = node.attributes;
+                self.give_directory(id, node.meta, node.attributes);
                 id
             }
             _ => {

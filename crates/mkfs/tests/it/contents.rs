@@ -70,14 +70,14 @@ fn run(dir: &Path, args: &[&str]) -> std::process::Output {
         .expect("the program runs")
 }
 
-fn made(dir: &Path, args: &[&str]) -> String {
+pub(crate) fn made(dir: &Path, args: &[&str]) -> String {
     let output = run(dir, args);
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{args:?}: {complaint}");
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn refused(dir: &Path, args: &[&str], why: &str) {
+pub(crate) fn refused(dir: &Path, args: &[&str], why: &str) {
     let output = run(dir, args);
     let complaint = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{args:?}: {complaint}");

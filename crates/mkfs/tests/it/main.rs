@@ -7,5 +7,6 @@ mod geometry;
 mod images;
 mod judge;
 mod matrix;
+mod merge;
 mod program;
 mod tree;
