@@ -7,7 +7,7 @@ use zerocopy::{FromBytes, FromZeros as _, IntoBytes};
 
 use crate::Error;
 use crate::fix::{Patch, Width};
-use crate::undo::Undo;
+use ext2dax_undo::Undo;
 
 /// Access to the bytes of the image. Offsets come from [`crate::layout::Layout`], which keeps them inside the region.
 #[derive(Clone, Debug)]

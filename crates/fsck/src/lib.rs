@@ -43,7 +43,6 @@ mod repair;
 mod report;
 mod scan;
 mod survey;
-mod undo;
 
 use std::time::Instant;
 
@@ -52,6 +51,8 @@ use ext2dax_pmem::Pmem;
 pub use cancel::Cancel;
 pub use census::Counts;
 pub use error::Error;
+/// What stood where a repair changes something, for e2undo.
+pub use ext2dax_undo::Undo;
 pub use finding::Finding;
 pub use problem::{Code, Pass, Preen, Severity};
 pub use progress::{Progress, Step};
@@ -61,7 +62,6 @@ pub use repair::{
 };
 pub use report::{Report, Summary};
 pub use survey::{Fragmented, fragments, free_runs};
-pub use undo::Undo;
 
 use census::Census;
 use image::Image;

@@ -4,12 +4,16 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
+
+use ext2dax_undo::Undo;
 
 use crate::{Before, FillError, FilledPlan, Plan};
 
 mod args;
+mod config;
 mod contents;
 mod extended;
 mod merge;
@@ -79,10 +83,14 @@ fn make(args: &Args) -> anyhow::Result<()> {
         return merge::run(args);
     }
     let request = &mut args.request()?;
-    for note in &request.notes {
-        if args.verbose {
-            let _ = writeln!(std::io::stderr(), "mkfs.ext2dax: {note}");
-        }
+    let warnings = request.warnings.iter().filter(|_| !args.quiet);
+    for note in request
+        .notes
+        .iter()
+        .filter(|_| args.verbose)
+        .chain(warnings)
+    {
+        let _ = writeln!(std::io::stderr(), "mkfs.ext2dax: {note}");
     }
     let found = Target::look(&args.image, request.offset)?;
     if !request.reproducible || request.random_uuid {
@@ -92,14 +100,18 @@ fn make(args: &Args) -> anyhow::Result<()> {
             .get_or_insert_with(|| *uuid::Uuid::new_v4().as_bytes());
     }
     let mut image = plan(args, request, &found)?;
+    let missing = found.is_missing();
     let target = found.sized(image.wanted);
+    if args.undo.is_some() && missing {
+        anyhow::bail!("{}: -z: there is nothing to write over", target.name());
+    }
     if args.super_only && !args.dry_run {
-        super_only(&image, &target, args.force)?;
+        super_only(args, &image, &target)?;
     } else if !args.dry_run {
         target.check_free_to_use(args.force)?;
         write(args, &mut image, &target, request)?;
     }
-    report::plan(args, &image, &target, !args.dry_run)
+    report::plan(args, &image, &target, &request.warnings, !args.dry_run)
 }
 
 /// An image, empty or filled, and how long its file should be.
@@ -135,7 +147,7 @@ impl Planned {
 
 fn plan(args: &Args, request: &mut Request, found: &Found) -> anyhow::Result<Planned> {
     let name = found.name().to_string();
-    if !args.contents.given() {
+    if !args.contents.given() && request.root_label.is_none() {
         let len = found.len(request.size, request.explicit_block_size)?;
         let plan = Plan::new(&request.options, len);
         let plan = plan.map_err(|refusal| anyhow::anyhow!("{name}: {refusal}"))?;
@@ -146,13 +158,18 @@ fn plan(args: &Args, request: &mut Request, found: &Found) -> anyhow::Result<Pla
     }
     let room = match request.size {
         Asked::Smallest => None,
-        _ if request.size == Asked::Nothing && found.is_missing() => None,
+        _ if request.size == Asked::Nothing && found.is_missing() && args.contents.given() => None,
         size => Some(found.len(size, request.explicit_block_size)?),
     };
     if room.is_none() {
         args.settle_smallest(&mut request.options);
     }
-    let tree = args.contents.tree(request, &args.image)?;
+    let mut tree = args.contents.tree(request, &args.image)?;
+    if let Some(label) = &request.root_label {
+        // As setfiles(8) stores it: with a zero byte behind it.
+        let value = [label.as_bytes(), b"\0"].concat();
+        tree.attribute("/", b"security.selinux", &value)?;
+    }
     let filled = args.contents.filling(request, room)?.plan(tree);
     let filled = filled.map_err(|error| match error {
         FillError::Source(error) => anyhow::anyhow!("{error}"),
@@ -167,15 +184,53 @@ fn plan(args: &Args, request: &mut Request, found: &Found) -> anyhow::Result<Pla
 }
 
 /// Superblocks and descriptors over an old file system, everything else kept, for fsck to make sense of.
-fn super_only(image: &Planned, target: &Target, force: u8) -> anyhow::Result<()> {
+fn super_only(args: &Args, image: &Planned, target: &Target) -> anyhow::Result<()> {
     if target.is_missing() {
         anyhow::bail!("{}: -S: there is nothing to write over", target.name());
     }
-    target.check_free_to_use(force.max(1))?;
+    target.check_free_to_use(args.force.max(1))?;
     let opened = target.open_in_place(image.plan().len_bytes(), target.end(), false)?;
+    let undo = keep(args, image, &opened, true)?;
     let written = image.plan().write_super_only(&opened.medium());
     written.map_err(|error| anyhow::anyhow!("{}: {error}", target.name()))?;
+    kept(undo, &opened)?;
     opened.commit()
+}
+
+/// Writes what stands in the way into the undo file, if there is to be one.
+fn keep(
+    args: &Args,
+    image: &Planned,
+    opened: &target::Opened<'_>,
+    super_only: bool,
+) -> anyhow::Result<Option<Undo>> {
+    let Some(path) = &args.undo else {
+        return Ok(None);
+    };
+    let name = path.display();
+    let undo = Undo::create(path, opened.offset());
+    let undo = undo.with_context(|| format!("-z {name}"))?;
+    for range in image.plan().touched(super_only) {
+        if !undo.save(&opened.pmem, range.start, range.end - range.start) {
+            break;
+        }
+    }
+    match undo.failure() {
+        Some((_, why)) => Err(why).with_context(|| format!("-z {name}")),
+        None => Ok(Some(undo)),
+    }
+}
+
+/// The image is whole, and so is the undo file.
+fn kept(undo: Option<Undo>, opened: &target::Opened<'_>) -> anyhow::Result<()> {
+    let Some(undo) = undo else {
+        return Ok(());
+    };
+    undo.finish(&opened.pmem);
+    match undo.failure() {
+        Some((path, why)) => Err(why).with_context(|| format!("-z {}", path.display())),
+        None => Ok(()),
+    }
 }
 
 fn write(
@@ -184,7 +239,13 @@ fn write(
     target: &Target,
     request: &Request,
 ) -> anyhow::Result<()> {
-    let opened = target.open(image.plan().len_bytes(), request.discard)?;
+    let len = image.plan().len_bytes();
+    let opened = match args.undo {
+        // What is given back could not be brought back.
+        Some(_) => target.open_in_place(len, target.end(), false)?,
+        None => target.open(len, request.discard)?,
+    };
+    let undo = keep(args, image, &opened, false)?;
     let before = if request.prezeroed {
         Before::Zeroes
     } else {
@@ -198,7 +259,10 @@ fn write(
     };
     bar.finish();
     match written {
-        Ok(()) => opened.commit(),
+        Ok(()) => {
+            kept(undo, &opened)?;
+            opened.commit()
+        }
         Err(FillError::Source(error)) => Err(error.into()),
         Err(error) => anyhow::bail!("{}: {error}", target.name()),
     }

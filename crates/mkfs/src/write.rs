@@ -65,6 +65,20 @@ impl Plan {
         })
     }
 
+    /// Where others keep their signatures and nothing of ours would overwrite them for certain: the start, up to those of
+    /// btrfs, and the end, where RAID has its superblocks and GPT its copy.
+    pub(crate) fn swept(&self) -> [core::ops::Range<u64>; 2] {
+        const UNIT: u64 = 64 << 10;
+        let len = self.len_bytes();
+        let tail = (len - len % UNIT)
+            .saturating_sub(UNIT)
+            .max(SUPERBLOCK_OFFSET);
+        [
+            SUPERBLOCK_OFFSET + 1024..len.min(2 * UNIT),
+            tail.max(2 * UNIT).min(len)..len,
+        ]
+    }
+
     /// Writes everything but files, which `files` does; the UUID that it returns replaces the planned one. Bytes go
     /// through `write`, which can fail where a store could only be killed: in a file that has no blocks yet.
     pub(crate) fn write_around<E: From<Refusal>>(
@@ -100,6 +114,9 @@ impl Plan {
             write,
             before,
         };
+        for range in self.swept() {
+            image.clear(range.start, range.end - range.start);
+        }
         let all = u64::from(self.geometry.groups());
         for group in self.geometry.all_groups() {
             image.write_group(group)?;
@@ -124,6 +141,30 @@ impl Plan {
 
 #[cfg(feature = "std")]
 impl Plan {
+    /// Every byte that writing may change, in ranges: `super_only` as [`Plan::write_supers`] does.
+    pub(crate) fn touched(&self, super_only: bool) -> Vec<core::ops::Range<u64>> {
+        let geometry = &self.geometry;
+        let bytes = |block: u32| u64::from(block) << geometry.block_bits();
+        let first = u64::from(geometry.block_size()).max(SUPERBLOCK_OFFSET + 1024);
+        let mut all = vec![0..first];
+        if !super_only {
+            all.extend(self.swept());
+        }
+        for group in geometry.all_groups() {
+            let start = geometry.group_first_block(group).get();
+            let tables = match super_only {
+                true => geometry.group_super_blocks(group),
+                false => geometry.group_overhead(group),
+            };
+            all.push(bytes(start)..bytes(start + tables));
+        }
+        if !super_only {
+            let taken = self.usage.taken.iter();
+            all.extend(taken.map(|&(from, to)| bytes(from)..bytes(to)));
+        }
+        all
+    }
+
     /// Superblocks and descriptors alone.
     pub(crate) fn write_supers<E: From<Refusal>>(
         &self,

@@ -22,7 +22,9 @@ use crate::{Inodes, Options, edit_features};
     disable_version_flag = true
 )]
 #[command(
-    after_help = "Exit status: 0 made, 1 not made. SOURCE_DATE_EPOCH sets all times and makes the image reproducible."
+    after_help = "Exit status: 0 made, 1 not made. SOURCE_DATE_EPOCH sets all times and makes the image reproducible. \
+                  E2FSPROGS_FAKE_TIME stands for the clock. MKE2FS_CONFIG names a configuration of mke2fs; without it \
+                  none is read."
 )]
 pub(crate) struct Args {
     /// File or device; a file is made, or made longer, as SIZE says
@@ -71,7 +73,8 @@ pub(crate) struct Args {
     pub(crate) features: Vec<String>,
     /// Extended options: offset=, root_owner[=U:G], root_perms=, hash_seed=, num_backup_sb=, resize=, stride=,
     /// stripe_width=, revision=, test_fs, nodiscard, discard, assume_storage_prezeroed[=1], reproducible, align=2M|none,
-    /// align_base=, no_copy_xattrs
+    /// align_base=, no_copy_xattrs,
+    /// root_selinux=LABEL
     #[arg(short = 'E', value_name = "KEY[=VALUE]", action = ArgAction::Append)]
     pub(crate) extended: Vec<String>,
     /// File system type: ext2
@@ -87,6 +90,9 @@ pub(crate) struct Args {
     /// resort when all of them are lost. Run fsck right after
     #[arg(short = 'S', conflicts_with = "sources")]
     pub(crate) super_only: bool,
+    /// Write what is overwritten into a new file, for e2undo(8) to bring back
+    #[arg(short = 'z', value_name = "UNDO")]
+    pub(crate) undo: Option<PathBuf>,
     /// Show the plan and change nothing
     #[arg(short = 'n')]
     pub(crate) dry_run: bool,
@@ -152,11 +158,20 @@ pub(crate) struct Request {
     pub(crate) backups_given: bool,
     /// Options that ask for what holds anyway.
     pub(crate) notes: Vec<String>,
+    /// What is as asked and may not be as meant.
+    pub(crate) warnings: Vec<String>,
+    /// SELinux label of the root directory.
+    pub(crate) root_label: Option<String>,
 }
 
 impl Args {
     pub(crate) fn request(&self) -> anyhow::Result<Request> {
         let mut options = Options::default();
+        if let Some(path) = std::env::var_os("MKE2FS_CONFIG") {
+            let usages = self.usage.iter().flat_map(|list| list.split(','));
+            let usages: Vec<&str> = std::iter::once("ext2").chain(usages).collect();
+            super::config::apply(path.as_ref(), &usages, &mut options)?;
+        }
         self.usage_type(&mut options)?;
         self.shape(&mut options)?;
         self.names(&mut options)?;
@@ -181,8 +196,11 @@ impl Args {
             no_attributes: false,
             backups_given: false,
             notes: Vec::new(),
+            warnings: Vec::new(),
+            root_label: None,
         };
         extended::apply(&self.extended, &mut request)?;
+        request.check_alignment();
         self.check_together(&request)?;
         let unit = if self.block_size.is_some() {
             request.options.block_size
@@ -198,7 +216,7 @@ impl Args {
         request.options.time = match epoch {
             Some(time) => time,
             None if request.reproducible => crate::FIXED_TIME,
-            None => now(),
+            None => now()?,
         };
         Ok(request)
     }
@@ -248,6 +266,7 @@ impl Args {
             (!self.features.is_empty(), "-O"),
             (self.usage.is_some(), "-T"),
             (self.super_only, "-S"),
+            (self.undo.is_some(), "-z"),
             (self.contents.asks_for_space(), "--free"),
         ];
         if let Some((_, name)) = table.iter().find(|row| row.0) {
@@ -403,6 +422,20 @@ impl Args {
     }
 }
 
+impl Request {
+    /// Where an image starts decides what of it can be mapped 2 MiB at a time.
+    fn check_alignment(&mut self) {
+        const HUGE: u64 = 2 << 20;
+        let base = self.align_base.unwrap_or(self.offset);
+        if self.align && !base.is_multiple_of(HUGE) {
+            self.warnings.push(format!(
+                "warning: the image starts at byte {base}, which is no multiple of 2 MiB: large files are aligned for its \
+                 device, not for a copy of the image alone"
+            ));
+        }
+    }
+}
+
 fn source_date_epoch() -> anyhow::Result<Option<u32>> {
     let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH") else {
         return Ok(None);
@@ -418,10 +451,16 @@ fn source_date_epoch() -> anyhow::Result<Option<u32>> {
     Ok(Some(seconds))
 }
 
-fn now() -> u32 {
+/// The clock, or what tests of e2fsprogs put in its place.
+fn now() -> anyhow::Result<u32> {
+    if let Some(text) = std::env::var_os("E2FSPROGS_FAKE_TIME") {
+        let text = text.to_string_lossy();
+        let seconds = text.trim().parse();
+        return seconds.with_context(|| format!("E2FSPROGS_FAKE_TIME={text}: not a time"));
+    }
     let since = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap_or_default();
     // Past 2038 the superblock's extra bits would be needed; its 32 bits are unsigned until 2106.
-    u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
+    Ok(u32::try_from(since.as_secs()).unwrap_or(u32::MAX))
 }

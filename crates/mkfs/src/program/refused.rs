@@ -24,8 +24,6 @@ pub(crate) struct Refused {
     journal_options: Option<String>,
     #[arg(short = 'l', hide = true)]
     bad_blocks: Option<String>,
-    #[arg(short = 'z', hide = true)]
-    undo: Option<String>,
 }
 
 pub(crate) fn check(args: &Args) -> anyhow::Result<()> {
@@ -62,10 +60,6 @@ pub(crate) fn check(args: &Args) -> anyhow::Result<()> {
         (
             given.bad_blocks.is_some(),
             "-l: does not take a list of bad blocks; use mke2fs -l",
-        ),
-        (
-            given.undo.is_some(),
-            "-z: writes no undo file; copy the target first, or use mke2fs -z",
         ),
     ];
     match table.iter().find(|row| row.0) {

@@ -14,11 +14,12 @@ pub(crate) fn plan(
     args: &Args,
     image: &Planned,
     target: &Target,
+    warnings: &[String],
     made: bool,
 ) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     if args.json {
-        return Ok(print_json(&mut out, image, target, made)?);
+        return Ok(print_json(&mut out, image, target, warnings, made)?);
     }
     if args.quiet {
         return Ok(());
@@ -113,6 +114,7 @@ fn print_json(
     out: &mut impl Write,
     image: &Planned,
     target: &Target,
+    warnings: &[String],
     made: bool,
 ) -> io::Result<()> {
     let plan = image.plan();
@@ -139,6 +141,7 @@ fn print_json(
         "features": features.split(',').filter(|name| !name.is_empty()).collect::<Vec<_>>(),
         "backups": plan.backups(),
         "uuid": uuid(plan).to_string(),
+        "warnings": warnings,
         "label": String::from_utf8_lossy(raw.volume_name()),
     });
     if let Some(filled) = image.filled() {

@@ -272,6 +272,11 @@ impl Target {
 }
 
 impl Opened<'_> {
+    /// Where the image starts in the file or device.
+    pub(crate) fn offset(&self) -> u64 {
+        self.target.offset
+    }
+
     /// Where the bytes go.
     pub(crate) fn medium(&self) -> Medium<'_> {
         match &self.file {

@@ -89,13 +89,54 @@ fn every_refusal_is_one_line_and_leaves_no_file() {
         ("-J size=4 x 8m", "-J: "),
         ("-l bad x 8m", "-l: "),
         ("-S x 8m", "-S: there is nothing to write over"),
-        ("-z undo x 8m", "-z: "),
+        ("-z undo x 8m", "-z: there is nothing to write over"),
         ("x 20000t", "more than ext2 can count"),
     ];
     for (args, why) in table {
         refused(dir.path(), args, why);
     }
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+/// Everything that was there comes back, whatever was made over it.
+#[test]
+fn e2undo_brings_back_what_was_overwritten() {
+    if !judge::present("e2undo") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x");
+    std::fs::create_dir_all(dir.path().join("s/sub")).unwrap();
+    for nr in 0..100 {
+        let name = dir.path().join(format!("s/sub/{nr}"));
+        std::fs::write(name, crate::tree::noise(nr * 300, 1)).unwrap();
+    }
+    let old = crate::tree::noise(12 << 20, 5);
+    for args in [
+        "-b 1024 x",
+        "-d s x",
+        "-E offset=1m -d s x 8m",
+        "-b 2048 -g 2048 x",
+        "-S x",
+    ] {
+        std::fs::write(&path, &old).unwrap();
+        let _ = std::fs::remove_file(dir.path().join("undo"));
+        made(dir.path(), &format!("-q -F -z undo {args}"));
+        assert_ne!(std::fs::read(&path).unwrap(), old, "{args}");
+        if args != "-S x" {
+            let offset = if args.contains("offset") { 1 << 20 } else { 0 };
+            let image = format!("{}?offset={offset}", path.display());
+            judge::e2fsck_clean(Path::new(&image), args);
+        }
+        let undone = Command::new("e2undo")
+            .args(["undo", "x"])
+            .current_dir(dir.path())
+            .output()
+            .unwrap();
+        assert!(undone.status.success(), "{args}: {undone:?}");
+        assert!(std::fs::read(&path).unwrap() == old, "{args}");
+    }
+    refused(dir.path(), "-F -z undo x", "-z undo: ");
 }
 
 #[test]
@@ -181,6 +222,125 @@ fn source_date_epoch_makes_images_equal() {
     }
     let read = |name| std::fs::read(dir.path().join(name)).unwrap();
     assert_eq!(read("one"), read("two"));
+}
+
+#[test]
+fn the_environment_gives_time_and_configuration() {
+    let dir = tempfile::tempdir().unwrap();
+    let config =
+        "[defaults]\n\tblocksize = 1024\n[fs_types]\n\tnews = {\n\t\tinode_size = 512\n\t}\n";
+    std::fs::write(dir.path().join("config"), config).unwrap();
+    let run = |variables: &[(&str, &str)]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mkfs-ext2dax"));
+        command
+            .current_dir(dir.path())
+            .args(["--json", "-F", "-T", "news", "x", "8m"])
+            .envs(variables.iter().copied());
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let object: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let bytes = std::fs::read(dir.path().join("x")).unwrap();
+        // s_mkfs_time.
+        let made = u32::from_le_bytes(*bytes[1024 + 264..].first_chunk().unwrap());
+        (
+            object["block_size"].clone(),
+            object["inode_size"].clone(),
+            made,
+        )
+    };
+    let (block, inode, _) = run(&[]);
+    assert_eq!((block, inode), (4096.into(), 256.into()), "nothing is read");
+    let given = [
+        ("MKE2FS_CONFIG", "config"),
+        ("E2FSPROGS_FAKE_TIME", "1234567890"),
+    ];
+    assert_eq!(run(&given), (1024.into(), 512.into(), 1_234_567_890));
+}
+
+#[test]
+fn the_root_directory_has_the_label_that_was_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let label = "system_u:object_r:root_t:s0";
+    made(
+        dir.path(),
+        &format!("-q -E root_selinux={label},root_owner=1:2 x 4m"),
+    );
+    let region =
+        ext2dax_pmem::FileRegion::open(dir.path().join("x"), ext2dax_pmem::Access::ReadOnly);
+    let options = ext2dax::MountOptions::new().read_only(true);
+    let fs = ext2dax::FileSystem::mount(region.unwrap(), &options).unwrap();
+    let root = fs.root().unwrap();
+    let value = root.xattr(b"security.selinux").unwrap();
+    assert_eq!(value, [label.as_bytes(), b"\0"].concat());
+    assert_eq!(root.attributes().unwrap().uid, 1);
+    assert!(fs.statfs().blocks_free > 900, "as large as asked");
+    drop(root);
+    fs.unmount().unwrap();
+    if judge::present("e2fsck") {
+        judge::e2fsck_clean(&dir.path().join("x"), "label");
+    }
+}
+
+/// What others would still take for theirs goes, also where bytes are to stay.
+#[test]
+fn old_signatures_at_both_ends_are_wiped() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("disk");
+    std::fs::create_dir(dir.path().join("s")).unwrap();
+    let len = (8 << 20) + 4096;
+    for contents in ["", "-d s "] {
+        let mut old = vec![0x5a_u8; len + (2 << 20)];
+        let at = 2 << 20;
+        // btrfs; RAID 0.90, which counts from the end in 64 KiB; RAID 1.0, in 8 KiB; the copy of a GPT.
+        let places = [
+            0x1_0040,
+            (len & !0xffff) - 0x1_0000,
+            (len & !0xfff) - 0x2000,
+            len - 512,
+        ];
+        for place in places {
+            old[at + place..at + place + 8].copy_from_slice(b"SOMEONES");
+        }
+        std::fs::write(&path, &old).unwrap();
+        made(
+            dir.path(),
+            &format!("-q -E offset=2m,nodiscard {contents}disk"),
+        );
+        let new = std::fs::read(&path).unwrap();
+        assert!(!new.windows(8).any(|window| window == b"SOMEONES"));
+        assert!(new[..at] == old[..at]);
+        let middle = at + (6 << 20);
+        assert_eq!(new[middle], 0x5a, "free blocks keep what they have");
+    }
+}
+
+#[test]
+fn an_offset_off_the_grid_is_a_warning() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = run(dir.path(), "--json -E offset=1m disk 8m");
+    let complaint = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && complaint.contains("no multiple of 2 MiB"));
+    let object: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(object["warnings"].as_array().unwrap().len(), 1);
+    let output = run(dir.path(), "--json -F -E offset=1m,align_base=0 disk 8m");
+    assert!(output.stderr.is_empty());
+}
+
+#[test]
+fn progress_goes_to_a_descriptor() {
+    let dir = tempfile::tempdir().unwrap();
+    let shell = "exec 7>lines; \"$0\" -q --progress=7 x 64m";
+    let output = Command::new("sh")
+        .current_dir(dir.path())
+        .args(["-c", shell, env!("CARGO_BIN_EXE_mkfs-ext2dax")])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let lines = std::fs::read_to_string(dir.path().join("lines")).unwrap();
+    assert_eq!(lines.lines().last(), Some("1 1 1 x"), "{lines}");
+    refused(dir.path(), "--progress=99 y 8m", "--progress=99");
+    refused(dir.path(), "--progress=x y 8m", "--progress=x: must be");
+    assert!(!dir.path().join("y").exists());
 }
 
 #[test]

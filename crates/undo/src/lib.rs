@@ -1,4 +1,4 @@
-//! Undo files: what stood in every block before a repair first changed it, in the form that e2undo(8) reads.
+//! Undo files: what stood in every block before a program first changed it, in the form that e2undo(8) reads.
 //!
 //! # On disk
 //! Seen in files written by e2fsprogs 1.47.0 (`e2fsck -z`), and read by its e2undo in our tests. All numbers are
@@ -72,7 +72,8 @@ impl Undo {
 
     /// Saves what stands in `len` bytes from `at` on, unless it has been saved before. False: it could not, and nothing
     /// may be changed any more.
-    pub(crate) fn save(&self, pmem: &Pmem, at: u64, len: u64) -> bool {
+    #[must_use]
+    pub fn save(&self, pmem: &Pmem, at: u64, len: u64) -> bool {
         let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if log.failed.is_some() {
             return false;
@@ -87,7 +88,7 @@ impl Undo {
     }
 
     /// Says that the file is whole: what e2undo wants to see of an image that nobody has changed since.
-    pub(crate) fn finish(&self, pmem: &Pmem) {
+    pub fn finish(&self, pmem: &Pmem) {
         let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if log.failed.is_none()
             && let Err(why) = log.finish(pmem)
@@ -97,7 +98,8 @@ impl Undo {
     }
 
     /// Why the file could not be written, if it could not.
-    pub(crate) fn failure(&self) -> Option<(PathBuf, io::Error)> {
+    #[must_use]
+    pub fn failure(&self) -> Option<(PathBuf, io::Error)> {
         let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let path = log.path.clone();
         log.failed.take().map(|why| {
