@@ -108,7 +108,7 @@ fn make(args: &Args) -> anyhow::Result<()> {
     if args.super_only && !args.dry_run {
         super_only(args, &image, &target)?;
     } else if !args.dry_run {
-        target.check_free_to_use(args.force)?;
+        let _claim = target.check_free_to_use(args.force)?;
         write(args, &mut image, &target, request)?;
     }
     report::plan(args, &image, &target, &request.warnings, !args.dry_run)
@@ -188,7 +188,7 @@ fn super_only(args: &Args, image: &Planned, target: &Target) -> anyhow::Result<(
     if target.is_missing() {
         anyhow::bail!("{}: -S: there is nothing to write over", target.name());
     }
-    target.check_free_to_use(args.force.max(1))?;
+    let _claim = target.check_free_to_use(args.force.max(1))?;
     let opened = target.open_in_place(image.plan().len_bytes(), target.end(), false)?;
     let undo = keep(args, image, &opened, true)?;
     let written = image.plan().write_super_only(&opened.medium());

@@ -24,10 +24,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         bail!("{name}: does not exist; --merge is for an image that is there");
     }
     let target = found.sized(0);
-    if !args.dry_run {
+    let _claim = match args.dry_run {
+        true => None,
         // A signature is what we want to see; somebody who uses it is not.
-        target.check_free_to_use(args.force.max(1))?;
-    }
+        false => target.check_free_to_use(args.force.max(1))?,
+    };
     let tree = args
         .contents
         .tree_over(Tree::overlay(), request, &args.image)?;

@@ -144,23 +144,47 @@ impl Target {
         self.path.display()
     }
 
-    /// Refuses a target with a known signature, or one in use.
-    pub(crate) fn check_free_to_use(&self, force: u8) -> anyhow::Result<()> {
+    /// Refuses a target with a known signature, or one in use. What comes back keeps a device from being mounted as long
+    /// as it lives.
+    pub(crate) fn check_free_to_use(&self, force: u8) -> anyhow::Result<Option<File>> {
         if self.kind == Kind::Missing {
-            return Ok(());
+            return Ok(None);
         }
         let name = self.name();
-        if force < 2
-            && let Some(user) = user_of(&self.path)
-        {
-            bail!("{name}: in use ({user}); -F -F overwrites it all the same");
+        let mut claim = None;
+        if force < 2 {
+            let busy = |user: &str| {
+                anyhow::anyhow!("{name}: in use ({user}); -F -F overwrites it all the same")
+            };
+            if let Some(user) = user_of(&self.path) {
+                return Err(busy(&user));
+            }
+            if self.kind == Kind::Device {
+                claim = self.claim().map_err(|error| match error.kind() {
+                    std::io::ErrorKind::ResourceBusy => {
+                        busy("mounted, or part of something that is")
+                    }
+                    _ => anyhow::Error::new(error).context(name.to_string()),
+                })?;
+            }
         }
         if force < 1
             && let Some(kind) = self.signature()?
         {
             bail!("{name}: contains {kind}; -F overwrites it");
         }
-        Ok(())
+        Ok(claim)
+    }
+
+    /// The kernel lets one have a block device for itself: a mount, a partition in use, or us.
+    fn claim(&self) -> std::io::Result<Option<File>> {
+        use rustix::fs::{Mode, OFlags};
+        if !std::fs::metadata(&self.path)?.file_type().is_block_device() {
+            return Ok(None);
+        }
+        let flags = OFlags::RDONLY | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = rustix::fs::open(&self.path, flags, Mode::empty())?;
+        Ok(Some(File::from(file)))
     }
 
     fn signature(&self) -> anyhow::Result<Option<&'static str>> {
