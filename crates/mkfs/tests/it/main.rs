@@ -5,9 +5,11 @@
 mod contents;
 mod devices;
 mod geometry;
+mod hosts;
 mod images;
 mod judge;
 mod matrix;
 mod merge;
 mod program;
 mod tree;
+mod trees;

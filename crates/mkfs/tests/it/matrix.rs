@@ -1,7 +1,6 @@
 //! Several hundred combinations of options, each with contents, judged by e2fsck, our own checker and the kernel.
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use ext2dax_fsck::CheckOptions;
@@ -12,7 +11,7 @@ use ext2dax_pmem::{Access, AnonRegion, FileRegion, Pmem};
 
 use crate::contents::{mounted, soak};
 use crate::judge;
-use crate::tree::{assert_same, look, noise};
+use crate::tree::noise;
 
 const FEATURES: [&str; 6] = [
     "",
@@ -111,45 +110,6 @@ fn combinations_of_options_are_clean_for_every_judge() {
         }
     }
     assert!(count > 200, "{count} combinations");
-}
-
-/// Trees of this machine, through the kernel. Under `EXT2DAX_SOAK` whole ones.
-#[test]
-fn real_trees_arrive_whole() {
-    let dir = tempfile::tempdir().unwrap();
-    let candidates: &[&str] = if soak() {
-        &["/usr/share", "/usr/lib", "/etc"]
-    } else {
-        &["/etc", "/usr/share/zoneinfo", "/usr/share/doc/bash"]
-    };
-    for tree in candidates
-        .iter()
-        .map(Path::new)
-        .filter(|path| path.is_dir())
-    {
-        let output = Command::new(env!("CARGO_BIN_EXE_mkfs-ext2dax"))
-            .current_dir(dir.path())
-            .args(["-q", "-F", "-d"])
-            .arg(tree)
-            .args(["image", "auto"])
-            .output()
-            .unwrap();
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{}: {complaint}", tree.display());
-        let image = dir.path().join("image");
-        if judge::present("e2fsck") {
-            judge::e2fsck_clean(&image, &tree.display().to_string());
-        }
-        mounted(&image, &dir.path().join("mnt"), |at| {
-            let mut expected = look(tree);
-            // Links that lead out of this tree are names of the host's own.
-            let mut found = look(at);
-            for seen in expected.values_mut().chain(found.values_mut()) {
-                seen.forget_links();
-            }
-            assert_same(&expected, &found, &tree.display().to_string());
-        });
-    }
 }
 
 /// An index of one level, and of two where the names are many: every name is found through it by the kernel.

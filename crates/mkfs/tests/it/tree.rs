@@ -113,7 +113,7 @@ pub(crate) fn nasty(root: &Path) -> bool {
 }
 
 /// One file as a comparison sees it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
     kind: String,
     mode: u32,
@@ -129,6 +129,10 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
+    pub(crate) fn is_socket(&self) -> bool {
+        self.mode & 0o170_000 == 0o140_000
+    }
+
     /// Links from outside a tree count on the host and not in an image.
     pub(crate) fn forget_links(&mut self) {
         self.links = 0;
