@@ -5,6 +5,33 @@ use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::tree::{Body, Numbered, Tree};
 
+/// Bytes on their way into a digest: many small pieces go in together.
+struct Gather {
+    bytes: Vec<u8>,
+    digest: Xxh3Default,
+}
+
+impl Gather {
+    const ROOM: usize = 16 << 10;
+
+    fn update(&mut self, bytes: &[u8]) {
+        if self.bytes.len() + bytes.len() > Self::ROOM {
+            self.digest.update(&self.bytes);
+            self.bytes.clear();
+        }
+        if bytes.len() > Self::ROOM {
+            self.digest.update(bytes);
+        } else {
+            self.bytes.extend_from_slice(bytes);
+        }
+    }
+
+    fn finish(mut self) -> u128 {
+        self.digest.update(&self.bytes);
+        self.digest.digest128()
+    }
+}
+
 /// Of the bytes of one piece of a file.
 pub(crate) fn of_bytes(bytes: &[u8]) -> u128 {
     xxhash_rust::xxh3::xxh3_128(bytes)
@@ -12,8 +39,11 @@ pub(crate) fn of_bytes(bytes: &[u8]) -> u128 {
 
 /// Of names, attributes and shapes of files: all but their bytes.
 pub(crate) fn of_tree(tree: &Tree, numbered: &Numbered) -> u128 {
-    let mut digest = Xxh3Default::new();
-    let text = |digest: &mut Xxh3Default, bytes: &[u8]| {
+    let mut digest = Gather {
+        bytes: Vec::with_capacity(Gather::ROOM),
+        digest: Xxh3Default::new(),
+    };
+    let text = |digest: &mut Gather, bytes: &[u8]| {
         digest.update(&(bytes.len() as u64).to_le_bytes());
         digest.update(bytes);
     };
@@ -62,7 +92,7 @@ pub(crate) fn of_tree(tree: &Tree, numbered: &Numbered) -> u128 {
         // So that what follows cannot be taken for more of this.
         digest.update(&[0xff]);
     }
-    digest.digest128()
+    digest.finish()
 }
 
 /// The hash seed of an image whose UUID comes from its contents: the names decide, because the layout needs it before

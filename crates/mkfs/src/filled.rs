@@ -1,9 +1,9 @@
 //! Images with contents: the tree and the options decide everything before the first byte is written.
 //!
-//! The metadata of the source is read once, the bytes of its files twice: to see which blocks are zero, and to copy
-//! them. Between the two the whole image is computed: inode numbers, directories, the place of every block. So the
-//! smallest size is known exactly, one that is too small is refused before anything happens, and copying is all that
-//! is left: in parallel, each byte once.
+//! The metadata of the source is read once, and so are its small files, which are kept; the bytes of the others are read
+//! twice: to see which blocks are zero, and to copy them. Between the two the whole image is computed: inode numbers,
+//! directories, the place of every block. So the smallest size is known exactly, one that is too small is refused before
+//! anything happens, and copying is all that is left: in parallel, each byte once.
 
 use std::fmt;
 

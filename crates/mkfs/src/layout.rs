@@ -6,6 +6,7 @@ use ext2dax_format::Geometry;
 use ext2dax_format::htree::Seed;
 
 use crate::attributes::{self, Split};
+use crate::few::Few;
 use crate::options::Options;
 use crate::plan::lost_found_blocks;
 use crate::source::{Blocks, SourceError};
@@ -169,7 +170,7 @@ impl Extent {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Placed {
     /// Ascending file blocks.
-    pub(crate) extents: Vec<Extent>,
+    pub(crate) extents: Few<Extent>,
     /// Indirect blocks, in the order of [`Branches`].
     pub(crate) indirect: Vec<u32>,
     /// The attribute block, or 0.
@@ -362,7 +363,7 @@ impl Placing<'_> {
                 },
             );
             if !steps.is_empty() {
-                placed.extents.extend(steps);
+                placed.extents.extend(steps.iter().copied());
                 placed.extents.sort_unstable_by_key(|extent| extent.logical);
             }
             placed.indirect = (0..need.indirect).map(|_| one(space)).collect();

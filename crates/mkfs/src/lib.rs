@@ -40,6 +40,8 @@ mod attributes;
 #[cfg(feature = "std")]
 mod digest;
 #[cfg(feature = "std")]
+mod few;
+#[cfg(feature = "std")]
 mod filled;
 #[cfg(feature = "std")]
 mod layout;

@@ -119,6 +119,11 @@ impl Rules {
         }
     }
 
+    /// Whether nodes stay as they are found.
+    pub(crate) fn keeps_everything(&self) -> bool {
+        self.owners == Owners::Keep && self.paths.is_empty()
+    }
+
     /// Gives a new node the owner and mode that the rules say.
     pub(crate) fn apply(&self, path: &[u8], node: &mut Node) -> Result<(), Why> {
         node.meta.uid = self.user(node.meta.uid)?;

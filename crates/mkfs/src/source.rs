@@ -1,14 +1,17 @@
 //! Where the bytes of files come from, and what can be wrong with them.
 
 use std::fmt;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use ext2dax_format::Timestamp;
 use ext2dax_format::device::Device;
+use rustix::fs::Stat;
 
+use crate::few::Few;
 use crate::tree::Tree;
 
 mod devices;
@@ -245,13 +248,15 @@ pub(crate) struct Contents {
     pub(crate) size: u64,
     pub(crate) data: Data,
     /// Blocks that are not holes, ascending, never adjacent: known after [`scan::run`].
-    pub(crate) blocks: Vec<Blocks>,
+    pub(crate) blocks: Few<Blocks>,
 }
 
 /// Where the bytes are.
 #[derive(Debug)]
 pub(crate) enum Data {
     Bytes(Box<[u8]>),
+    /// In the tree, which keeps those of small files together: the number of the store, and the place in it.
+    Kept(u32, u32),
     /// A file of its own.
     Path(Box<(PathBuf, Stamp)>),
     /// Pieces of a reader; what is between them is zero.
@@ -274,17 +279,30 @@ pub(crate) struct Stamp {
     device: u64,
     inode: u64,
     size: u64,
-    changed: (i64, i64),
+    changed: Timestamp,
 }
 
 impl Stamp {
-    pub(crate) fn of(meta: &Metadata) -> Self {
+    pub(crate) fn of(stat: &Stat) -> Self {
         Self {
-            device: meta.dev(),
-            inode: meta.ino(),
-            size: meta.size(),
-            changed: (meta.mtime(), meta.mtime_nsec()),
+            device: stat.st_dev,
+            inode: stat.st_ino,
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            changed: time(stat),
         }
+    }
+
+    /// Device and inode.
+    pub(crate) fn file(&self) -> (u64, u64) {
+        (self.device, self.inode)
+    }
+}
+
+/// When a file was modified.
+pub(crate) fn time(stat: &Stat) -> Timestamp {
+    Timestamp {
+        secs: stat.st_mtime,
+        nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
     }
 }
 
@@ -296,32 +314,37 @@ pub(crate) struct Reader {
 }
 
 impl Contents {
-    pub(crate) fn bytes(bytes: Box<[u8]>) -> Self {
+    pub(crate) fn new(size: u64, data: Data) -> Self {
         Self {
-            size: bytes.len() as u64,
-            data: Data::Bytes(bytes),
-            blocks: Vec::new(),
+            size,
+            data,
+            blocks: Few::None,
         }
+    }
+
+    pub(crate) fn bytes(bytes: Box<[u8]>) -> Self {
+        Self::new(bytes.len() as u64, Data::Bytes(bytes))
     }
 
     pub(crate) fn of_path(path: &Path) -> Result<Self, SourceError> {
-        let meta = std::fs::metadata(path).map_err(|error| SourceError::io(path, error))?;
-        Ok(Self::of_metadata(path.to_owned(), &meta))
+        let stat = rustix::fs::stat(path).map_err(|errno| SourceError::io(path, errno.into()))?;
+        Ok(Self::of_stamp(path.to_owned(), Stamp::of(&stat)))
     }
 
-    pub(crate) fn of_metadata(path: PathBuf, meta: &Metadata) -> Self {
-        Self {
-            size: meta.size(),
-            data: Data::Path(Box::new((path, Stamp::of(meta)))),
-            blocks: Vec::new(),
-        }
+    pub(crate) fn of_stamp(path: PathBuf, stamp: Stamp) -> Self {
+        Self::new(stamp.size, Data::Path(Box::new((path, stamp))))
     }
 
     /// Opens the bytes for reading. Whoever has read them asks [`Open::check_unchanged`].
-    pub(crate) fn open<'a>(&'a self, readers: &'a [Reader]) -> Result<Open<'a>, SourceError> {
+    pub(crate) fn open<'a>(&'a self, tree: &'a Tree) -> Result<Open<'a>, SourceError> {
         Ok(match &self.data {
             Data::Bytes(bytes) => Open::Bytes(bytes),
-            Data::Pieces(reader, pieces) => Open::Pieces(&readers[*reader as usize], pieces),
+            Data::Kept(store, at) => {
+                let bytes = &tree.kept[*store as usize][*at as usize..];
+                let len = usize::try_from(self.size).unwrap_or(usize::MAX);
+                Open::Bytes(&bytes[..len])
+            }
+            Data::Pieces(reader, pieces) => Open::Pieces(&tree.readers[*reader as usize], pieces),
             Data::Path(path) => {
                 let (path, stamp) = &**path;
                 let file = File::open(path).map_err(|error| SourceError::io(path, error))?;
@@ -373,15 +396,22 @@ impl Open<'_> {
         }
     }
 
+    /// Whether it is a file of its own of which each byte has a place on its medium, as far as one can tell.
+    pub(crate) fn is_allocated(&self) -> bool {
+        let Self::File(file, _, stamp) = self else {
+            return false;
+        };
+        let sectors = rustix::fs::fstat(file).map_or(0, |stat| stat.st_blocks);
+        u64::try_from(sectors).is_ok_and(|sectors| sectors >= stamp.size.div_ceil(512))
+    }
+
     /// Fails if a file is not the one that was looked at first.
     pub(crate) fn check_unchanged(&self) -> Result<(), SourceError> {
         let Self::File(file, path, stamp) = self else {
             return Ok(());
         };
-        let meta = file
-            .metadata()
-            .map_err(|error| SourceError::io(path, error))?;
-        if Stamp::of(&meta) == *stamp {
+        let stat = rustix::fs::fstat(file).map_err(|errno| SourceError::io(path, errno.into()))?;
+        if Stamp::of(&stat) == *stamp {
             Ok(())
         } else {
             Err(SourceError::new(path.as_os_str().as_bytes(), Why::Changed))

@@ -106,6 +106,8 @@ pub struct Tree {
     pub(crate) nodes: Vec<Node>,
     /// What pieces of contents are read from, by number.
     pub(crate) readers: Vec<Reader>,
+    /// Bytes of small files, those of a directory together.
+    pub(crate) kept: Vec<Vec<u8>>,
     /// Whether somebody said what the root is like.
     root_given: bool,
     /// Directories that only are on the way to something.
@@ -160,6 +162,7 @@ impl Tree {
         Self {
             nodes: vec![root],
             readers: Vec::new(),
+            kept: Vec::new(),
             root_given: false,
             implied: BTreeSet::new(),
             alone: BTreeSet::new(),

@@ -128,19 +128,19 @@ impl FilledPlan {
         let steps = self.steps();
         let all = steps.len() as u64;
         let progress = Mutex::new((0, progress));
-        let found = parallel::try_map(steps.len(), self.threads, |nr| {
-            let mut out = Out::new(medium);
+        let out = || Out::new(medium);
+        let found = parallel::try_map(steps.len(), self.threads, out, |out, nr| {
             let mut digests = Vec::new();
             match &steps[nr] {
                 Step::Piece { place, extent } => {
-                    self.copy(*place, std::slice::from_ref(extent), &mut out, &mut digests)?;
+                    self.copy(*place, std::slice::from_ref(extent), out, &mut digests)?;
                 }
                 Step::Files(places) => {
                     for place in places.clone() {
-                        self.file(place, &mut out, &mut digests)?;
+                        self.file(place, out, &mut digests)?;
                     }
                 }
-                Step::Inodes { first, count } => self.inodes(image, *first, *count, &mut out)?,
+                Step::Inodes { first, count } => self.inodes(image, *first, *count, out)?,
             }
             out.flush()?;
             if let Ok(mut progress) = progress.lock() {
@@ -313,9 +313,9 @@ impl FilledPlan {
         if extents.is_empty() {
             return Ok(());
         }
-        let open = contents.open(&self.tree.readers)?;
+        let open = contents.open(&self.tree)?;
         for extent in extents {
-            self.copy_extent(&open, *extent, out, digests)?;
+            self.copy_extent(&open, contents.size, *extent, out, digests)?;
         }
         Ok(open.check_unchanged()?)
     }
@@ -323,6 +323,7 @@ impl FilledPlan {
     fn copy_extent(
         &self,
         open: &Open<'_>,
+        size: u64,
         extent: Extent,
         out: &mut Out<'_>,
         digests: &mut Vec<u128>,
@@ -342,10 +343,11 @@ impl FilledPlan {
             let step = usize::try_from(len - done)
                 .unwrap_or(Out::MAX)
                 .min(Out::MAX);
-            let room = out.room(to + done, step)?;
+            let room = out.dirty_room(to + done, step)?;
             open.read_at(from + done, room)?;
             if self.content.is_some() {
-                digests.push(digest::of_bytes(room));
+                let bytes = usize::try_from(size.saturating_sub(from + done)).unwrap_or(step);
+                digests.push(digest::of_bytes(&room[..bytes.min(step)]));
             }
             done += step as u64;
         }

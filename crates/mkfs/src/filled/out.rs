@@ -57,8 +57,10 @@ const GATHER: usize = 512 << 10;
 /// A writer of one thread.
 pub(super) struct Out<'a> {
     medium: Medium<'a>,
-    bytes: Vec<u8>,
-    /// Where `bytes` belong.
+    bytes: Box<[u8]>,
+    /// How many of `bytes` are waiting.
+    used: usize,
+    /// Where they belong.
     at: u64,
 }
 
@@ -66,7 +68,8 @@ impl<'a> Out<'a> {
     pub(super) fn new(medium: Medium<'a>) -> Self {
         Self {
             medium,
-            bytes: Vec::with_capacity(GATHER),
+            bytes: vec![0; GATHER].into(),
+            used: 0,
             at: 0,
         }
     }
@@ -75,14 +78,21 @@ impl<'a> Out<'a> {
 
     /// Room for `len` zero bytes at `at`, to be filled by the caller before the next call.
     pub(super) fn room(&mut self, at: u64, len: usize) -> io::Result<&mut [u8]> {
-        let end = self.at + self.bytes.len() as u64;
-        if at != end || self.bytes.len() + len > GATHER {
+        let room = self.dirty_room(at, len)?;
+        room.fill(0);
+        Ok(room)
+    }
+
+    /// Room for `len` bytes at `at`, all of which the caller writes.
+    pub(super) fn dirty_room(&mut self, at: u64, len: usize) -> io::Result<&mut [u8]> {
+        let end = self.at + self.used as u64;
+        if at != end || self.used + len > self.bytes.len() {
             self.flush()?;
             self.at = at;
         }
-        let from = self.bytes.len();
-        self.bytes.resize(from + len, 0);
-        Ok(&mut self.bytes[from..])
+        let from = self.used;
+        self.used += len;
+        Ok(&mut self.bytes[from..from + len])
     }
 
     /// Lets the kernel copy, or share blocks where the file system can, as far as it goes: whoever calls does the rest.
@@ -117,8 +127,7 @@ impl<'a> Out<'a> {
 
     /// Writes what was gathered.
     pub(super) fn flush(&mut self) -> io::Result<()> {
-        let written = self.medium.write(self.at, &self.bytes);
-        self.bytes.clear();
-        written
+        let used = std::mem::take(&mut self.used);
+        self.medium.write(self.at, &self.bytes[..used])
     }
 }

@@ -231,7 +231,7 @@ impl<P: FnMut(Progress)> Apply<'_, P> {
         let mut end = 0;
         if !contents.blocks.is_empty() {
             self.buffer.resize(BUFFER, 0);
-            let open = contents.open(&self.plan.tree.readers)?;
+            let open = contents.open(&self.plan.tree)?;
             for run in &contents.blocks {
                 let mut pos = u64::from(run.start) * block_size;
                 end = (run.end() * block_size).min(contents.size);

@@ -1,34 +1,27 @@
 //! A directory of the host as a source.
 
-use std::collections::HashMap;
-use std::ffi::{OsStr, OsString};
-use std::fs::Metadata;
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsStr;
+use std::ops::Range;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 
-use ext2dax_format::device::Device;
-use ext2dax_format::{FileType, Timestamp};
-
-use super::{Contents, SourceError, Why};
-use crate::attributes;
+use super::{Data, SourceError, Why};
 use crate::parallel;
 use crate::rules::Rules;
-use crate::tree::{Attribute, Body, Meta, Node, NodeId, Tree};
+use crate::tree::{Body, Meta, Node, NodeId, Tree};
 
-/// A name found in a directory.
-struct Found {
-    name: Box<[u8]>,
-    meta: Metadata,
-    body: Body,
-    attributes: Vec<Attribute>,
-}
+mod look;
+mod names;
 
-impl Found {
-    fn is_whiteout(&self) -> bool {
-        self.name.starts_with(super::WHITEOUT)
-    }
-}
+use look::{Handle, Looked, Looker, read_attributes};
+use names::Names;
+
+/// Names of one directory that one step of a thread looks at.
+const STEP: usize = 256;
+/// Bytes of small files that are kept in memory, in all: opening a file again would cost more than the copy.
+const KEPT_IN_ALL: u64 = 64 << 20;
 
 /// A directory that is still to be read: its path on the host, its path inside, its node.
 struct Pending {
@@ -36,6 +29,9 @@ struct Pending {
     inside: Vec<u8>,
     id: NodeId,
 }
+
+/// Hard links that were found already: device and inode.
+type Links = HashMap<(u64, u64), NodeId>;
 
 impl Tree {
     /// Adds everything below a directory of the host; names that are there already are replaced, directories merged.
@@ -60,10 +56,12 @@ impl Tree {
                 Why::NotADirectory,
             ));
         }
-        for attribute in read_attributes(path, rules)? {
+        for attribute in read_attributes(Handle::Path(path), || path.to_owned(), rules)? {
             self.set_attribute(top, attribute);
         }
-        let mut links = HashMap::new();
+        let kept: u64 = self.kept.iter().map(|kept| kept.len() as u64).sum();
+        let budget = AtomicU64::new(KEPT_IN_ALL.saturating_sub(kept));
+        let mut links = Links::new();
         let mut pending = vec![Pending {
             path: path.to_owned(),
             inside: rules.prefix().to_vec(),
@@ -71,23 +69,12 @@ impl Tree {
         }];
         // One level after the other: all directories of a level are read at once.
         while !pending.is_empty() {
-            let found = parallel::try_map(pending.len(), threads, |nr| {
-                read(&pending[nr].path, &pending[nr].inside, rules)
-            })?;
+            let found = read_all(&pending, rules, &budget, threads)?;
             let mut next = Vec::new();
-            for (directory, found) in pending.iter().zip(found) {
-                if rules.whiteouts {
-                    for mark in found.iter().filter(|file| file.is_whiteout()) {
-                        self.white_out_name(&directory.inside, &mark.name);
-                    }
-                }
-                let marks = rules.whiteouts;
-                for file in found {
-                    if marks && file.is_whiteout() {
-                        continue;
-                    }
-                    self.take(directory, file, rules, &mut links, &mut next)?;
-                }
+            self.nodes
+                .reserve(found.iter().map(|(names, _)| names.len()).sum());
+            for (directory, (names, looked)) in pending.iter().zip(found) {
+                self.take_all(directory, &names, looked, rules, &mut links, &mut next)?;
             }
             pending = next;
         }
@@ -110,65 +97,143 @@ impl Tree {
         }
     }
 
-    fn take(
+    /// Adds what was found in one directory; `looked` is about its names in their order.
+    fn take_all(
         &mut self,
         directory: &Pending,
-        found: Found,
+        names: &Names,
+        looked: Vec<Looked>,
         rules: &Rules,
-        links: &mut HashMap<(u64, u64), NodeId>,
+        links: &mut Links,
         next: &mut Vec<Pending>,
     ) -> Result<(), SourceError> {
-        let Found {
-            name,
-            meta,
-            body,
-            attributes,
-        } = found;
-        let key = (meta.dev(), meta.ino());
-        if meta.nlink() > 1
-            && !meta.is_dir()
-            && let Some(&id) = links.get(&key)
-        {
-            self.insert(directory.id, name, id);
-            return Ok(());
+        let is_whiteout = |name: &[u8]| rules.whiteouts && name.starts_with(super::WHITEOUT);
+        for name in names.iter().filter(|name| is_whiteout(name)) {
+            self.white_out_name(&directory.inside, name);
         }
-        let inside = join(&directory.inside, &name);
-        let path = directory.path.join(OsStr::from_bytes(&name));
-        let mut node = Node {
-            meta: Meta {
-                mode: u16::try_from(meta.mode() & 0o7777).expect("12 bits"),
-                uid: meta.uid(),
-                gid: meta.gid(),
-                time: Some(time(&meta)),
-            },
-            body,
-            attributes,
-        };
-        rules
-            .apply(&inside, &mut node)
-            .map_err(attributes::blame(path.as_os_str().as_bytes()))?;
-        let is_directory = meta.is_dir();
-        let old = self
-            .names_of(directory.id)
-            .and_then(|names| names.get(&name).copied());
-        let id = match old {
-            Some(id) if is_directory && matches!(self.node(id).body, Body::Directory(_)) => {
-                self.give_directory(id, node.meta, node.attributes);
-                id
+        // Where nothing is there yet, a whole map is made at once.
+        let is_new = self.names_of(directory.id).is_some_and(BTreeMap::is_empty);
+        let mut fresh = Vec::with_capacity(if is_new { names.len() } else { 0 });
+        let mut names = names.iter();
+        for Looked { files, kept } in looked {
+            let store = u32::try_from(self.kept.len()).unwrap_or(u32::MAX);
+            if !kept.is_empty() {
+                self.kept.push(kept);
             }
-            _ => {
-                let id = self.push(node);
-                self.insert(directory.id, name, id);
-                id
+            // In this order no name is taken and dropped where the files end.
+            for (mut file, name) in files.into_iter().zip(names.by_ref()) {
+                if is_whiteout(name) {
+                    continue;
+                }
+                if let Body::Regular(contents) = &mut file.body
+                    && let Data::Kept(number, _) = &mut contents.data
+                {
+                    *number = store;
+                }
+                let id = self.take(directory, name, file, rules, links, next)?;
+                if is_new {
+                    fresh.push((name.into(), id));
+                } else {
+                    self.insert(directory.id, name.into(), id);
+                }
             }
-        };
-        if is_directory {
-            next.push(Pending { path, inside, id });
-        } else if meta.nlink() > 1 {
-            links.insert(key, id);
+        }
+        if let Body::Directory(names) = &mut self.node_mut(directory.id).body
+            && is_new
+        {
+            *names = fresh.into_iter().collect();
         }
         Ok(())
     }
+
+    /// The node of one name.
+    fn take(
+        &mut self,
+        directory: &Pending,
+        name: &[u8],
+        found: look::Found,
+        rules: &Rules,
+        links: &mut Links,
+        next: &mut Vec<Pending>,
+    ) -> Result<NodeId, SourceError> {
+        let is_directory = matches!(found.body, Body::Directory(_));
+        let is_link = found.links > 1 && !is_directory;
+        let key = found.stamp.file();
+        if is_link && let Some(&id) = links.get(&key) {
+            return Ok(id);
+        }
+        let path = || directory.path.join(OsStr::from_bytes(name));
+        let mut node = Node {
+            meta: found.meta,
+            body: found.body,
+            attributes: found.attributes,
+        };
+        if !rules.keeps_everything() {
+            rules
+                .apply(&join(&directory.inside, name), &mut node)
+                .map_err(|why| SourceError::new(path().as_os_str().as_bytes(), why))?;
+        }
+        if !is_directory {
+            let id = self.push(node);
+            if is_link {
+                links.insert(key, id);
+            }
+            return Ok(id);
+        }
+        let old = self
+            .names_of(directory.id)
+            .and_then(|names| names.get(name).copied());
+        let id = match old {
+            Some(id) if matches!(self.node(id).body, Body::Directory(_)) => {
+                self.give_directory(id, node.meta, node.attributes);
+                id
+            }
+            _ => self.push(node),
+        };
+        next.push(Pending {
+            path: path(),
+            inside: join(&directory.inside, name),
+            id,
+        });
+        Ok(id)
+    }
+}
+
+/// Reads directories: the names of each, and what they stand for, in pieces.
+fn read_all(
+    pending: &[Pending],
+    rules: &Rules,
+    budget: &AtomicU64,
+    threads: usize,
+) -> Result<Vec<(Names, Vec<Looked>)>, SourceError> {
+    let looker = || Looker::new(rules, budget);
+    let mut all = parallel::try_map(pending.len(), threads, looker, |looker, nr| {
+        let Pending { path, inside, .. } = &pending[nr];
+        let directory = names::open(path)?;
+        let names = Names::read(&directory, path, |name| rules.excludes(inside, name))?;
+        let looked = match names.len() {
+            0..=STEP => vec![looker.look(&directory, path, &names, 0..names.len())?],
+            _ => Vec::new(),
+        };
+        Ok((names, looked))
+    })?;
+    // Large directories are shared by the threads.
+    let mut steps: Vec<(usize, Range<usize>)> = Vec::new();
+    for (nr, (names, looked)) in all.iter().enumerate() {
+        if looked.is_empty() {
+            let starts = (0..names.len()).step_by(STEP);
+            steps.extend(starts.map(|from| (nr, from..names.len().min(from + STEP))));
+        }
+    }
+    let found = parallel::try_map(steps.len(), threads, looker, |looker, step| {
+        let (nr, range) = &steps[step];
+        let path = &pending[*nr].path;
+        looker.look(&names::open(path)?, path, &all[*nr].0, range.clone())
+    })?;
+    for ((nr, _), looked) in steps.into_iter().zip(found) {
+        all[nr].1.push(looked);
+    }
+    Ok(all)
 }
 
 pub(crate) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
@@ -179,115 +244,4 @@ pub(crate) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     }
     path.extend_from_slice(name);
     path
-}
-
-fn time(meta: &Metadata) -> Timestamp {
-    Timestamp {
-        secs: meta.mtime(),
-        nanos: u32::try_from(meta.mtime_nsec()).unwrap_or(0),
-    }
-}
-
-/// Everything in one directory, in the order of names.
-fn read(path: &Path, inside: &[u8], rules: &Rules) -> Result<Vec<Found>, SourceError> {
-    let entries = std::fs::read_dir(path).map_err(|error| SourceError::io(path, error))?;
-    let mut names = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(|error| SourceError::io(path, error))?;
-        names.push(entry.file_name());
-    }
-    names.sort_unstable_by(|a, b| a.as_bytes().cmp(b.as_bytes()));
-    let mut all = Vec::with_capacity(names.len());
-    let mut full = path.as_os_str().to_owned().into_vec();
-    full.push(b'/');
-    let stem = full.len();
-    for name in names {
-        if rules.excludes(inside, name.as_bytes()) {
-            continue;
-        }
-        full.truncate(stem);
-        full.extend_from_slice(name.as_bytes());
-        all.push(look(Path::new(OsStr::from_bytes(&full)), name, rules)?);
-    }
-    Ok(all)
-}
-
-fn look(path: &Path, name: OsString, rules: &Rules) -> Result<Found, SourceError> {
-    let error = |error| SourceError::io(path, error);
-    let meta = std::fs::symlink_metadata(path).map_err(error)?;
-    let kind = meta.file_type();
-    let body = if kind.is_dir() {
-        Body::Directory(Default::default())
-    } else if kind.is_file() {
-        Body::Regular(Contents::of_metadata(path.to_owned(), &meta))
-    } else if kind.is_symlink() {
-        let target = std::fs::read_link(path).map_err(error)?;
-        Body::Symlink(target.into_os_string().into_vec().into())
-    } else if kind.is_fifo() {
-        Body::Fifo
-    } else if kind.is_socket() {
-        Body::Socket
-    } else {
-        let device = Device {
-            major: rustix::fs::major(meta.rdev()),
-            minor: rustix::fs::minor(meta.rdev()),
-        };
-        if device.encode().is_none() {
-            let why = Why::DeviceNumber(device);
-            return Err(SourceError::new(path.as_os_str().as_bytes(), why));
-        }
-        let kind = if kind.is_char_device() {
-            FileType::CharDevice
-        } else {
-            FileType::BlockDevice
-        };
-        Body::Device(kind, device)
-    };
-    Ok(Found {
-        name: name.into_vec().into(),
-        attributes: read_attributes(path, rules)?,
-        meta,
-        body,
-    })
-}
-
-fn read_attributes(path: &Path, rules: &Rules) -> Result<Vec<Attribute>, SourceError> {
-    use rustix::io::Errno;
-    if !rules.wants_attributes() {
-        return Ok(Vec::new());
-    }
-    let error = |error: Errno| SourceError::io(path, error.into());
-    let mut few = [0_u8; 256];
-    let mut many = Vec::new();
-    let list = match rustix::fs::llistxattr(path, &mut few[..]) {
-        Ok(len) => &few[..len],
-        Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
-        Err(Errno::RANGE) => {
-            many.resize(64 << 10, 0);
-            let len = rustix::fs::llistxattr(path, &mut many[..]).map_err(error)?;
-            &many[..len]
-        }
-        Err(errno) => return Err(error(errno)),
-    };
-    let mut all = Vec::new();
-    for name in list
-        .split(|&byte| byte == 0)
-        .filter(|name| !name.is_empty())
-    {
-        if attributes::belongs_to_host(name) || !rules.wants_attribute(name) {
-            continue;
-        }
-        let mut value = vec![0; 64 << 10];
-        match rustix::fs::lgetxattr(path, name, &mut value[..]) {
-            Ok(len) => value.truncate(len),
-            // Gone meanwhile, or one that a file system lists and does not give.
-            Err(Errno::NODATA | Errno::OPNOTSUPP) => continue,
-            Err(errno) => return Err(error(errno)),
-        }
-        let attribute = attributes::from_linux(name, &value)
-            .map_err(attributes::blame(path.as_os_str().as_bytes()))?;
-        all.push(attribute);
-    }
-    all.sort_unstable_by(|a, b| a.order().cmp(&b.order()));
-    Ok(all)
 }

@@ -3,11 +3,11 @@
 
 use std::ops::Range;
 use std::os::fd::AsFd as _;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::SeekFrom;
 
-use super::{Blocks, Contents, Data, Open, Reader, SourceError};
+use super::{Blocks, Contents, Data, Open, SourceError};
+use crate::few::Few;
 use crate::parallel;
 use crate::tree::{Body, NodeId, Tree};
 
@@ -25,12 +25,11 @@ pub enum Holes {
 
 /// Bytes that one step of a thread looks at; larger files are shared by several threads.
 const STEP: u64 = 16 << 20;
-/// Files up to this size are kept in memory when they have been read, up to this much in all: opening them again would
-/// cost more than the copy.
-const KEPT: u64 = 16 << 10;
-const KEPT_IN_ALL: u64 = 64 << 20;
 /// Bytes read at a time: a buffer of this size stays in the processor's cache.
 const BUFFER: usize = 256 << 10;
+
+/// A part of a file for a thread.
+type Step = (NodeId, u64, u64);
 
 /// Finds the blocks of all files.
 ///
@@ -43,61 +42,78 @@ pub(crate) fn run(
     holes: Holes,
     threads: usize,
 ) -> Result<(), SourceError> {
-    let mut steps = Vec::new();
+    let mut steps: Vec<Step> = Vec::new();
     for &id in files {
-        if let Body::Regular(contents) = &tree.node(id).body {
-            split(contents, &tree.readers, block_size, |from, to| {
+        let Body::Regular(contents) = &tree.node(id).body else {
+            continue;
+        };
+        match in_memory(contents, tree, block_size, holes) {
+            Some(found) => give(tree, id, found),
+            None => split(contents, tree, block_size, holes, |from, to| {
                 steps.push((id, from, to));
-            })?;
+            })?,
         }
     }
-    let budget = AtomicU64::new(KEPT_IN_ALL);
     let batches = batches(&steps);
     let found = {
-        let (tree, steps, budget) = (&*tree, &steps, &budget);
-        parallel::try_map(batches.len(), threads, |nr| {
-            let mut buffer = vec![0; BUFFER];
+        let (tree, steps) = (&*tree, &steps);
+        let buffer = || vec![0; BUFFER];
+        parallel::try_map(batches.len(), threads, buffer, |buffer, nr| {
             let found = steps[batches[nr].clone()].iter().map(|(id, from, to)| {
                 let Body::Regular(contents) = &tree.node(*id).body else {
-                    return Ok(Found::default());
+                    return Ok(Few::None);
                 };
-                let range = *from..*to;
-                let mut found = scan(
-                    contents,
-                    &tree.readers,
-                    range,
-                    block_size,
-                    holes,
-                    &mut buffer,
-                )?;
-                let is_spare = || {
-                    let take = |left: u64| left.checked_sub(contents.size);
-                    budget
-                        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
-                        .is_ok()
-                };
-                found.kept = found.kept.filter(|_| is_spare());
-                Ok(found)
+                scan(contents, tree, *from..*to, block_size, holes, buffer)
             });
             found.collect::<Result<Vec<_>, SourceError>>()
         })?
     };
     for (&(id, ..), found) in steps.iter().zip(found.into_iter().flatten()) {
-        if let Body::Regular(contents) = &mut tree.node_mut(id).body {
-            for blocks in found.blocks {
-                push(&mut contents.blocks, blocks);
-            }
-            contents.blocks.shrink_to_fit();
-            if let Some(bytes) = found.kept {
-                contents.data = Data::Bytes(bytes);
-            }
-        }
+        give(tree, id, found);
     }
     Ok(())
 }
 
+/// Adds blocks that were found.
+fn give(tree: &mut Tree, id: NodeId, found: Few<Blocks>) {
+    if let Body::Regular(contents) = &mut tree.node_mut(id).body {
+        if contents.blocks.is_empty() {
+            contents.blocks = found;
+        } else {
+            found
+                .iter()
+                .for_each(|blocks| push(&mut contents.blocks, *blocks));
+        }
+    }
+}
+
+/// The blocks of a file whose bytes are here already, and few.
+fn in_memory(
+    contents: &Contents,
+    tree: &Tree,
+    block_size: u32,
+    holes: Holes,
+) -> Option<Few<Blocks>> {
+    const FEW: usize = 64 << 10;
+    let (Data::Bytes(_) | Data::Kept(..)) = contents.data else {
+        return None;
+    };
+    let Ok(Open::Bytes(bytes)) = contents.open(tree) else {
+        return None;
+    };
+    (bytes.len() <= FEW).then(|| {
+        let mut found = Few::None;
+        for (start, block) in (0..).zip(bytes.chunks(block_size as usize)) {
+            if holes != Holes::Zeroes || !is_zero(block) {
+                push(&mut found, Blocks { start, len: 1 });
+            }
+        }
+        found
+    })
+}
+
 /// Runs of steps for one thread: many small ones, so that the threads do not meet too often, or one large one.
-fn batches(steps: &[(NodeId, u64, u64)]) -> Vec<Range<usize>> {
+fn batches(steps: &[Step]) -> Vec<Range<usize>> {
     const FILES: usize = 64;
     let (mut all, mut first, mut bytes) = (Vec::new(), 0, 0);
     for (nr, (_, from, to)) in steps.iter().enumerate() {
@@ -110,19 +126,12 @@ fn batches(steps: &[(NodeId, u64, u64)]) -> Vec<Range<usize>> {
     all
 }
 
-/// What a step found.
-#[derive(Default)]
-struct Found {
-    blocks: Vec<Blocks>,
-    /// All bytes of a small file, so that it need not be opened again.
-    kept: Option<Box<[u8]>>,
-}
-
 /// The steps of a file: ranges that start on whole blocks, without the large holes.
 fn split(
     contents: &Contents,
-    readers: &[Reader],
+    tree: &Tree,
     block_size: u32,
+    holes: Holes,
     mut step: impl FnMut(u64, u64),
 ) -> Result<(), SourceError> {
     if contents.size <= STEP {
@@ -131,9 +140,15 @@ fn split(
         }
         return Ok(());
     }
-    let open = contents.open(readers)?;
+    let open = contents.open(tree)?;
     let mut at = 0;
-    while let Some((start, stop)) = next_data(&open, at, contents.size, block_size)? {
+    // Where each byte has a place there is no hole to ask for; asking takes a walk over all pages.
+    let is_whole = holes != Holes::Keep && open.is_allocated();
+    let next = |at| match is_whole {
+        true => Ok((at < contents.size).then_some((at, contents.size))),
+        false => next_data(&open, at, contents.size, block_size),
+    };
+    while let Some((start, stop)) = next(at)? {
         at = start;
         while at < stop {
             let to = (at - at % STEP + STEP).min(stop);
@@ -147,14 +162,14 @@ fn split(
 /// The blocks of one step.
 fn scan(
     contents: &Contents,
-    readers: &[Reader],
+    tree: &Tree,
     range: Range<u64>,
     block_size: u32,
     holes: Holes,
     buffer: &mut [u8],
-) -> Result<Found, SourceError> {
+) -> Result<Few<Blocks>, SourceError> {
     let (from, end) = (range.start, range.end);
-    let mut found = Found::default();
+    let mut found = Few::None;
     let number = |offset: u64| {
         u32::try_from(offset / u64::from(block_size)).expect("sizes were checked before")
     };
@@ -166,13 +181,12 @@ fn scan(
         }
     };
     if holes == Holes::Fill {
-        found.blocks.push(blocks(from, end));
+        found.push(blocks(from, end));
         return Ok(found);
     }
-    let open = contents.open(readers)?;
+    let open = contents.open(tree)?;
     let mut at = from;
-    // The steps of a large file are without its holes already; a small one is read faster than asked about. The answer
-    // takes a file system in memory a walk over all pages.
+    // The steps of a large file are without its holes already; a small one is read faster than asked about.
     let is_data =
         matches!(open, Open::File(..)) && (contents.size > STEP || holes == Holes::Zeroes);
     let next = |at| match is_data {
@@ -181,7 +195,7 @@ fn scan(
     };
     while let Some((start, stop)) = next(at)? {
         if holes == Holes::Keep {
-            push(&mut found.blocks, blocks(start, stop));
+            push(&mut found, blocks(start, stop));
             at = stop;
             continue;
         }
@@ -189,20 +203,14 @@ fn scan(
         while at < stop {
             let len = usize::try_from(stop - at).unwrap_or(BUFFER).min(BUFFER);
             open.read_at(at, &mut buffer[..len])?;
-            if contents.size <= KEPT && matches!(open, Open::File(..)) {
-                found.kept = Some(buffer[..len].into());
-            }
             for (nr, block) in (0_u64..).zip(buffer[..len].chunks(block_size as usize)) {
                 if !is_zero(block) {
                     let offset = at + nr * u64::from(block_size);
-                    push(&mut found.blocks, blocks(offset, offset + 1));
+                    push(&mut found, blocks(offset, offset + 1));
                 }
             }
             at += len as u64;
         }
-    }
-    if found.kept.is_some() {
-        open.check_unchanged()?;
     }
     Ok(found)
 }
@@ -245,7 +253,7 @@ fn next_data(
 }
 
 /// Adds blocks behind those that are there.
-fn push(to: &mut Vec<Blocks>, blocks: Blocks) {
+fn push(to: &mut Few<Blocks>, blocks: Blocks) {
     match to.last_mut() {
         // Pieces that are no whole blocks may name a block twice.
         Some(last) if last.end() >= u64::from(blocks.start) => {

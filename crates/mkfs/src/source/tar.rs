@@ -390,10 +390,7 @@ impl Archive<'_> {
                 (size, pieces.map_err(|what| self.wrong(what))?)
             }
         };
-        Ok(Body::Regular(Contents {
-            size,
-            data: Data::Pieces(self.reader, pieces.into()),
-            blocks: Vec::new(),
-        }))
+        let data = Data::Pieces(self.reader, pieces.into());
+        Ok(Body::Regular(Contents::new(size, data)))
     }
 }
