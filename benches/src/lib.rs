@@ -7,6 +7,7 @@ pub mod fsck;
 pub mod fusemount;
 pub mod loopmount;
 pub mod micro;
+pub mod mkfs;
 pub mod ours;
 pub mod pairs;
 pub mod peers;

@@ -9,6 +9,8 @@ pub struct Row {
     pub times: Vec<(String, f64)>,
     /// Targets: text, and whether they are met.
     pub targets: Vec<(String, bool)>,
+    /// Name, shortest and longest time, where they are told.
+    pub spread: Vec<(String, f64, f64)>,
 }
 
 impl Row {
@@ -18,6 +20,7 @@ impl Row {
             what: what.to_owned(),
             times,
             targets: Vec::new(),
+            spread: Vec::new(),
         }
     }
 
@@ -76,6 +79,10 @@ impl Row {
         for (name, ns) in &self.times {
             line += &format!(" {name} {} ({:.2}x)", duration(*ns), ns / ours);
         }
+        for (name, shortest, longest) in &self.spread {
+            let (from, to) = (duration(*shortest), duration(*longest));
+            line += &format!("\n    {name} {from} to {to}");
+        }
         for (text, met) in &self.targets {
             line += &format!("\n    {} {text}", if *met { "met   " } else { "MISSED" });
         }
@@ -88,6 +95,7 @@ impl Row {
             "schema": 1,
             "what": self.what,
             "ns_per_op": self.times.iter().map(|(n, t)| (n.clone(), (*t).into())).collect::<serde_json::Map<_, _>>(),
+            "spread": self.spread.iter().map(|(n, from, to)| (n.clone(), serde_json::json!([from, to]))).collect::<serde_json::Map<_, _>>(),
             "targets": self.targets.iter().map(|(t, met)| serde_json::json!({"text": t, "met": met})).collect::<Vec<_>>(),
         })
     }

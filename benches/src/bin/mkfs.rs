@@ -1,164 +1,98 @@
 //! `mkfs`: making images beside mke2fs, genext2fs and cat, all in one run, on tmpfs.
 //!
 //! ```text
-//! mkfs [--json] [--rounds N] [--quick]
+//! mkfs [--json] [--rounds N] [--quick] [--only WORD] [--without NAME] [--keep DIR]
 //! ```
 //! Every contender is a program that is started and ends; the time is the one on the wall. Rounds are interleaved, figures
-//! are medians. A program that is missing is named and asks for nothing.
+//! are medians. A program that is missing is named and asks for nothing. Rows are empty-files, small-files, one-file,
+//! tar-1, tar-64, tar-1000, tar-20000 (an archive of 1 GiB in so many files) and sparse; `--only` takes those that start
+//! with its word. Sources are kept in DIR for the next run, and the image is written there.
 #![expect(clippy::print_stdout, reason = "the report goes to standard output")]
 
 use std::fs::File;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
+use ext2dax_benches::mkfs::{Bench, Contender, noise, source};
 use ext2dax_benches::table::Row;
 
 /// How long and in what form.
+#[derive(Default)]
 struct Arguments {
     json: bool,
     rounds: usize,
     quick: bool,
+    only: String,
+    without: Vec<String>,
+    keep: Option<PathBuf>,
 }
 
-fn arguments() -> Result<Arguments> {
-    let mut found = Arguments {
-        json: false,
-        rounds: 5,
-        quick: false,
-    };
-    let mut words = std::env::args().skip(1);
-    while let Some(word) = words.next() {
-        match word.as_str() {
-            "--json" => found.json = true,
-            "--quick" => (found.quick, found.rounds) = (true, 1),
-            "--rounds" => {
-                let count = words.next().context("--rounds needs a number")?;
-                found.rounds = count.parse().with_context(|| format!("--rounds {count}"))?;
-            }
-            other => bail!("unknown argument {other}; there are --json, --rounds N and --quick"),
-        }
-    }
-    Ok(found)
-}
-
-/// A program and its arguments; `image` is removed before each round.
-struct Contender {
-    name: &'static str,
-    words: Vec<String>,
-    /// Rounds that are enough for one that takes minutes.
-    once: bool,
-}
-
-fn contender(name: &'static str, words: &str) -> Contender {
-    Contender {
-        name,
-        words: words.split_whitespace().map(str::to_owned).collect(),
-        once: false,
-    }
-}
-
-struct Bench {
-    dir: PathBuf,
-    ours: PathBuf,
-    rounds: usize,
-}
-
-impl Bench {
-    /// One round: nanoseconds on the wall, `None` if there is no such program.
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "durations are far below 2^52 ns"
-    )]
-    fn round(&self, contender: &Contender) -> Result<Option<f64>> {
-        let image = self.dir.join("image");
-        let _ = std::fs::remove_file(&image);
-        let program = match contender.name {
-            "ext2dax" => self.ours.as_path(),
-            _ => Path::new(&contender.words[0]),
+impl Arguments {
+    fn read() -> Result<Self> {
+        let mut found = Self {
+            rounds: 5,
+            ..Self::default()
         };
-        let mut command = Command::new(program);
-        command.current_dir(&self.dir).args(&contender.words[1..]);
-        if contender.name == "cat" {
-            command.stdout(File::create(&image)?);
+        let mut words = std::env::args().skip(1);
+        while let Some(word) = words.next() {
+            let mut value = || {
+                words
+                    .next()
+                    .with_context(|| format!("{word} needs a value"))
+            };
+            match word.as_str() {
+                "--json" => found.json = true,
+                "--quick" => (found.quick, found.rounds) = (true, 1),
+                "--rounds" => found.rounds = value()?.parse()?,
+                "--only" => found.only = value()?,
+                "--without" => found.without.push(value()?),
+                "--keep" => found.keep = Some(value()?.into()),
+                other => bail!(
+                    "unknown argument {other}; there are --json, --rounds N, --quick, --only WORD, --without NAME and \
+                     --keep DIR"
+                ),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Everything is that much smaller.
+    fn shrink(&self) -> u64 {
+        if self.quick { 8 } else { 1 }
+    }
+
+    fn wants(&self, row: &str) -> bool {
+        row.starts_with(&self.only)
+    }
+
+    fn print(&self, row: &Row) {
+        if self.json {
+            println!("{}", row.json());
         } else {
-            command.stdout(Stdio::null());
+            println!("{}", row.text());
         }
-        let start = Instant::now();
-        let output = match command.stderr(Stdio::piped()).output() {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            output => output?,
-        };
-        let took = start.elapsed().as_nanos() as f64;
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "{}: {complaint}", contender.name);
-        Ok(Some(took))
     }
-
-    fn row(&self, what: &str, contenders: Vec<Contender>) -> Result<Row> {
-        let mut times: Vec<Vec<f64>> = vec![Vec::new(); contenders.len()];
-        for round in 0..self.rounds {
-            for (contender, times) in contenders.iter().zip(&mut times) {
-                if contender.once && round > 0 {
-                    continue;
-                }
-                match self.round(contender)? {
-                    Some(took) => times.push(took),
-                    None if round == 0 => eprintln!("missing: {}", contender.name),
-                    None => {}
-                }
-            }
-        }
-        let _ = std::fs::remove_file(self.dir.join("image"));
-        let medians = contenders
-            .iter()
-            .zip(times)
-            .filter_map(|(contender, mut times)| {
-                times.sort_by(f64::total_cmp);
-                Some((contender.name.to_owned(), *times.get(times.len() / 2)?))
-            });
-        Ok(Row::new(what, medians.collect()))
-    }
-
-    fn clear(&self) -> Result<()> {
-        let source = self.dir.join("s");
-        if source.exists() {
-            std::fs::remove_dir_all(&source)?;
-        }
-        std::fs::create_dir(&source)?;
-        Ok(())
-    }
-}
-
-/// Bytes that no compression or search for zeroes makes short work of.
-fn noise(path: &Path, mib: u64) -> Result<()> {
-    let mut file = File::create(path)?;
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut piece = vec![0; 1 << 20];
-    for _ in 0..mib {
-        for word in piece.as_chunks_mut::<8>().0 {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            *word = state.to_le_bytes();
-        }
-        file.write_all(&piece)?;
-    }
-    Ok(())
 }
 
 fn main() -> Result<()> {
-    let arguments = arguments()?;
-    let base = if Path::new("/dev/shm").is_dir() {
-        "/dev/shm"
+    let arguments = Arguments::read()?;
+    let memory = Path::new("/dev/shm");
+    let base = if memory.is_dir() {
+        memory
     } else {
-        "/tmp"
+        Path::new("/tmp")
     };
-    let dir = tempfile::Builder::new()
+    let made = tempfile::Builder::new()
         .prefix("ext2dax-mkfs-bench")
         .tempdir_in(base)?;
+    let dir = match &arguments.keep {
+        Some(dir) => {
+            std::fs::create_dir_all(dir)?;
+            dir.canonicalize()?
+        }
+        None => made.path().to_owned(),
+    };
     let ours = std::env::current_exe()?.with_file_name("mkfs-ext2dax");
     ensure!(
         ours.exists(),
@@ -166,103 +100,158 @@ fn main() -> Result<()> {
         ours.display()
     );
     let bench = Bench {
-        dir: dir.path().to_owned(),
+        dir,
         ours,
         rounds: arguments.rounds,
+        without: arguments.without.clone(),
     };
-    let print = |row: Row| {
-        if arguments.json {
-            println!("{}", row.json());
-        } else {
-            println!("{}", row.text());
-        }
-    };
-    let shrink: u32 = if arguments.quick { 8 } else { 1 };
-    let source = dir.path().join("s");
-
-    bench.clear()?;
-    let names = 20_000 / shrink;
-    for nr in 0..names {
-        File::create(source.join(format!("file-{nr:05}")))?;
+    if arguments.wants("empty-files") {
+        empty_files(&arguments, &bench)?;
     }
+    if arguments.wants("small-files") {
+        small_files(&arguments, &bench)?;
+    }
+    if arguments.wants("one-file") {
+        one_file(&arguments, &bench)?;
+    }
+    for (files, size) in [
+        (1, 1 << 30),
+        (64, 16 << 20),
+        (1000, 1 << 20),
+        (20_000, 50 << 10),
+    ] {
+        if arguments.wants(&format!("tar-{files}")) {
+            archive(&arguments, &bench, files, size)?;
+        }
+    }
+    if arguments.wants("sparse") {
+        empty(&arguments, &bench)?;
+    }
+    Ok(())
+}
+
+/// Removes a source that nobody wants to keep.
+fn done(arguments: &Arguments, source: &Path) -> Result<()> {
+    if arguments.keep.is_none() {
+        std::fs::remove_dir_all(source)?;
+    }
+    Ok(())
+}
+
+fn empty_files(arguments: &Arguments, bench: &Bench) -> Result<()> {
+    let names = 20_000 / arguments.shrink();
+    let folder = source(&bench.dir, "empty-files", |dir| {
+        for nr in 0..names {
+            File::create(dir.join(format!("file-{nr:05}")))?;
+        }
+        Ok(())
+    })?;
     let row = bench.row(
         &format!("{names} empty files in one directory"),
         vec![
-            contender("ext2dax", "mkfs -q -d s image"),
-            contender("mke2fs", "mke2fs -q -F -t ext2 -N 30000 -d s image 64M"),
+            Contender::new("ext2dax", "mkfs -q -d empty-files image"),
+            Contender::new(
+                "mke2fs",
+                "mke2fs -q -F -t ext2 -N 30000 -d empty-files image 64M",
+            )
+            .once(),
         ],
     )?;
-    print(row.faster_than(100.0, "mke2fs"));
+    arguments.print(&row.faster_than(100.0, "mke2fs"));
+    done(arguments, &folder)
+}
 
-    bench.clear()?;
-    let directories = 500 / shrink;
-    for nr in 0..directories * 100 {
-        let directory = source.join(format!("d{:03}", nr % directories));
-        std::fs::create_dir_all(&directory)?;
-        std::fs::write(
-            directory.join(format!("file-{nr:05}")),
-            format!("contents {nr}"),
-        )?;
-    }
+fn small_files(arguments: &Arguments, bench: &Bench) -> Result<()> {
+    let directories = 500 / arguments.shrink();
+    let folder = source(&bench.dir, "small-files", |dir| {
+        for nr in 0..directories * 100 {
+            let inside = dir.join(format!("d{:03}", nr % directories));
+            std::fs::create_dir_all(&inside)?;
+            std::fs::write(
+                inside.join(format!("file-{nr:05}")),
+                format!("contents {nr}"),
+            )?;
+        }
+        Ok(())
+    })?;
     let row = bench.row(
         &format!("{} files in {directories} directories", directories * 100),
         vec![
-            contender("ext2dax", "mkfs -q -d s image"),
-            contender("mke2fs", "mke2fs -q -F -t ext2 -N 60000 -d s image 512M"),
+            Contender::new("ext2dax", "mkfs -q -d small-files image"),
+            Contender::new(
+                "mke2fs",
+                "mke2fs -q -F -t ext2 -N 60000 -d small-files image 512M",
+            ),
         ],
     )?;
-    print(row.faster_than(8.0, "mke2fs"));
+    arguments.print(&row.faster_than(8.0, "mke2fs"));
+    done(arguments, &folder)
+}
 
-    bench.clear()?;
-    let mib = 1024 / u64::from(shrink);
-    noise(&source.join("file"), mib)?;
+fn one_file(arguments: &Arguments, bench: &Bench) -> Result<()> {
+    let size = (1 << 30) / arguments.shrink();
+    let folder = source(&bench.dir, "one-file", |dir| noise(dir, 1, size))?;
     let row = bench.row(
-        &format!("one file of {mib} MiB"),
+        &format!("one file of {} MiB", size >> 20),
         vec![
-            contender("ext2dax", "mkfs -q -d s image"),
-            contender("mke2fs", "mke2fs -q -F -t ext2 -b 4096 -d s image 1100M"),
-            contender("cat", "cat s/file"),
+            Contender::new("ext2dax", "mkfs -q -d one-file image"),
+            Contender::new(
+                "mke2fs",
+                "mke2fs -q -F -t ext2 -b 4096 -d one-file image 1100M",
+            ),
+            Contender::new("cat", "cat one-file/d000/file-00000"),
         ],
     )?;
-    print(row.faster_than(4.0, "mke2fs"));
+    arguments.print(&row.faster_than(4.0, "mke2fs"));
+    done(arguments, &folder)
+}
 
-    let tar = Command::new("tar")
-        .current_dir(dir.path())
-        .args(["-C", "s", "-cf", "archive", "file"])
-        .status();
-    if tar.is_ok_and(|status| status.success()) {
-        std::fs::remove_file(source.join("file"))?;
-        let mut genext2fs = contender(
-            "genext2fs",
-            "genext2fs -B 4096 -b 300000 -N 100 -a archive image",
-        );
-        genext2fs.once = true;
-        let row = bench.row(
-            &format!("an archive of {mib} MiB"),
-            vec![
-                contender("ext2dax", "mkfs -q -d archive image"),
-                contender("cat", "cat archive"),
-                genext2fs,
-            ],
-        )?;
-        print(row.faster_than(0.8, "cat").faster_than(100.0, "genext2fs"));
-        std::fs::remove_file(dir.path().join("archive"))?;
-    } else {
-        eprintln!("missing: tar");
-    }
+/// An archive of 1 GiB in so many files.
+fn archive(arguments: &Arguments, bench: &Bench, count: u64, size: u64) -> Result<()> {
+    let (count, size) = match count {
+        1 => (1, size / arguments.shrink()),
+        _ => (count / arguments.shrink(), size),
+    };
+    let name = format!("tar-{count}");
+    let folder = source(&bench.dir, &name, |dir| {
+        let files = dir.join("files");
+        noise(&files, count, size)?;
+        let tar = Command::new("tar")
+            .current_dir(dir)
+            .args(["-C", "files", "-cf", "archive", "."])
+            .status();
+        ensure!(tar.is_ok_and(|status| status.success()), "tar fails");
+        Ok(std::fs::remove_dir_all(&files)?)
+    })?;
+    let row = bench.row(
+        &format!("an archive of {count} files of {} KiB", size >> 10),
+        vec![
+            Contender::new("ext2dax", &format!("mkfs -q -d {name}/archive image")),
+            Contender::new("cat", &format!("cat {name}/archive")),
+            Contender::new(
+                "genext2fs",
+                &format!("genext2fs -B 4096 -b 300000 -N 21000 -a {name}/archive image"),
+            )
+            .once(),
+        ],
+    )?;
+    arguments.print(&row.faster_than(0.8, "cat").faster_than(100.0, "genext2fs"));
+    done(arguments, &folder)
+}
 
+fn empty(arguments: &Arguments, bench: &Bench) -> Result<()> {
     for (what, size) in [("empty, 16 GiB", "16g"), ("empty, 1 TiB", "1t")] {
         let row = bench.row(
             what,
             vec![
-                contender("ext2dax", &format!("mkfs -q image {size}")),
-                contender(
+                Contender::new("ext2dax", &format!("mkfs -q image {size}")),
+                Contender::new(
                     "mke2fs",
                     &format!("mke2fs -q -F -t ext2 -b 4096 image {size}"),
                 ),
             ],
         )?;
-        print(row.at_most(1.0, "mke2fs"));
+        arguments.print(&row.at_most(1.0, "mke2fs"));
     }
     Ok(())
 }

@@ -1,0 +1,161 @@
+//! Programs that make images, timed beside each other, and the sources that they read.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+
+use crate::table::Row;
+
+/// A program and its arguments; `image` is removed before each round.
+#[derive(Debug)]
+pub struct Contender {
+    name: &'static str,
+    words: Vec<String>,
+    once: bool,
+}
+
+impl Contender {
+    /// The words are separated by spaces; the first one is the program, unless it is ours.
+    #[must_use]
+    pub fn new(name: &'static str, words: &str) -> Self {
+        Self {
+            name,
+            words: words.split_whitespace().map(str::to_owned).collect(),
+            once: false,
+        }
+    }
+
+    /// One round is enough, for it is slow.
+    #[must_use]
+    pub fn once(self) -> Self {
+        Self { once: true, ..self }
+    }
+}
+
+/// Where and how often.
+#[derive(Debug)]
+pub struct Bench {
+    /// The folder in which programs run; they write a file `image`.
+    pub dir: PathBuf,
+    /// Our program.
+    pub ours: PathBuf,
+    /// Rounds; figures are their medians.
+    pub rounds: usize,
+    /// Contenders that stay out.
+    pub without: Vec<String>,
+}
+
+impl Bench {
+    /// One round: nanoseconds on the wall, `None` if there is no such program.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "durations are far below 2^52 ns"
+    )]
+    fn round(&self, contender: &Contender) -> Result<Option<f64>> {
+        let image = self.dir.join("image");
+        let _ = std::fs::remove_file(&image);
+        let program = match contender.name {
+            "ext2dax" => self.ours.as_path(),
+            _ => Path::new(&contender.words[0]),
+        };
+        let mut command = Command::new(program);
+        command.current_dir(&self.dir).args(&contender.words[1..]);
+        if contender.name == "cat" {
+            command.stdout(File::create(&image)?);
+        } else {
+            command.stdout(Stdio::null());
+        }
+        let start = Instant::now();
+        let output = match command.stderr(Stdio::piped()).output() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            output => output?,
+        };
+        let took = start.elapsed().as_nanos() as f64;
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{}: {complaint}", contender.name);
+        Ok(Some(took))
+    }
+
+    /// All rounds of one row.
+    ///
+    /// # Errors
+    /// A program that fails.
+    pub fn row(&self, what: &str, mut contenders: Vec<Contender>) -> Result<Row> {
+        contenders.retain(|contender| !self.without.iter().any(|name| name == contender.name));
+        let mut times: Vec<Vec<f64>> = vec![Vec::new(); contenders.len()];
+        for round in 0..self.rounds {
+            for (contender, times) in contenders.iter().zip(&mut times) {
+                if contender.once && round > 0 {
+                    continue;
+                }
+                match self.round(contender)? {
+                    Some(took) => times.push(took),
+                    None if round == 0 => eprintln!("missing: {}", contender.name),
+                    None => {}
+                }
+            }
+        }
+        let _ = std::fs::remove_file(self.dir.join("image"));
+        let (mut medians, mut spread) = (Vec::new(), Vec::new());
+        for (contender, mut times) in contenders.iter().zip(times) {
+            times.sort_by(f64::total_cmp);
+            let name = contender.name.to_owned();
+            if let [shortest, .., longest] = times[..] {
+                spread.push((name.clone(), shortest, longest));
+            }
+            if let Some(median) = times.get(times.len() / 2) {
+                medians.push((name, *median));
+            }
+        }
+        Ok(Row {
+            spread,
+            ..Row::new(what, medians)
+        })
+    }
+}
+
+/// Makes a source in a folder, unless an earlier run left it there.
+///
+/// # Errors
+/// What the system says.
+pub fn source(dir: &Path, name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+    let (source, begun) = (dir.join(name), dir.join("begun"));
+    if !source.exists() {
+        let _ = std::fs::remove_dir_all(&begun);
+        std::fs::create_dir(&begun)?;
+        make(&begun)?;
+        std::fs::rename(&begun, &source)?;
+    }
+    Ok(source)
+}
+
+/// Files of `size` bytes that no compression and no search for zeroes makes short work of, 1,000 in a directory.
+///
+/// # Errors
+/// What the system says.
+pub fn noise(dir: &Path, files: u64, size: u64) -> Result<()> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut piece = vec![0; 1 << 20];
+    for nr in 0..files {
+        let inside = dir.join(format!("d{:03}", nr / 1000));
+        std::fs::create_dir_all(&inside)?;
+        let mut file = File::create(inside.join(format!("file-{nr:05}")))?;
+        let mut left = size;
+        while left > 0 {
+            for word in piece.as_chunks_mut::<8>().0 {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                *word = state.to_le_bytes();
+            }
+            let step = left.min(1 << 20);
+            file.write_all(&piece[..usize::try_from(step)?])?;
+            left -= step;
+        }
+    }
+    Ok(())
+}
