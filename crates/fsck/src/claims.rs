@@ -83,6 +83,11 @@ pub(crate) fn shared_slots(subject: &Subject<'_>, kind: Kind) -> Vec<Slot> {
     let resize = subject.ino == 7;
     if subject.has_blocks() || subject.ino == 1 {
         let mut findings = Vec::new();
+        let kind = match kind {
+            // A journal is walked as the file that it is.
+            Kind::RESERVED => Kind::of_mode(subject.raw.i_mode.get()),
+            kind => kind,
+        };
         let mut walk = TreeWalk::new(subject, kind, &mut findings);
         walk.is_bad_blocks = subject.ino == 1;
         walk.run(&mut |_, slot: Slot| {

@@ -17,7 +17,7 @@ use crate::image::Image;
 use crate::open::Volume;
 use crate::parallel;
 use crate::problem::Code;
-use crate::scan::{Scan, Slot, Subject, TreeWalk, Visit};
+use crate::scan::{Scan, Slot, Subject, TRANSLATOR, TreeWalk, Visit};
 
 /// How many directories a thread takes at a time, at most.
 const BATCH: usize = 64;
@@ -166,7 +166,7 @@ fn list_blocks(subject: &Subject<'_>, all: &mut Vec<DirBlock>) {
     let most = subject.scan.volume.layout.blocks as usize;
     let mut walk = TreeWalk::new(subject, Kind::DIRECTORY, &mut findings);
     walk.run(&mut |_, slot: Slot| {
-        if slot.level == 0 && all.len() < most {
+        if slot.level == 0 && slot.lblk != TRANSLATOR && all.len() < most {
             let lblk = crate::layout::saturate(slot.lblk);
             // A hole of a hostile directory can be longer than the file system; some findings say enough.
             let next = all

@@ -114,6 +114,8 @@ impl Layout {
         if desc_size > 1024 || (desc_size != 0 && !desc_size.is_power_of_two()) {
             check.wrong("s_desc_size", desc_size, 0);
         }
+        // Without flex_bg it means nothing, but e2fsck takes no superblock with more.
+        check.at_most("s_log_groups_per_flex", sb.s_log_groups_per_flex.into(), 31);
         let blocks = sb.s_blocks_count.get();
         let first_data_block = sb.s_first_data_block.get();
         let blocks_per_group = sb.s_blocks_per_group.get();

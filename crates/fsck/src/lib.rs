@@ -160,6 +160,7 @@ pub(crate) fn check_image(image: &Image, options: &CheckOptions) -> Result<Check
     let volume = open::open(image, options, &mut findings)?;
     preamble::check_group_flags(image, &volume, &mut findings);
     preamble::check_journal(image, &volume, &mut findings);
+    preamble::check_quota(image, &volume, &mut findings);
     preamble::check_resize_inode(image, &volume, &mut findings);
     let orphans = preamble::check_orphans(image, &volume, &mut findings);
     lap(Pass::Preamble);

@@ -1,16 +1,22 @@
 //! What the superblock points to: orphan list, resize inode, journal.
 
+use crate::census::{Census, Kind};
+use crate::dirs;
 use crate::finding::Finding;
 use crate::fix::{Fix, Patch};
 use crate::image::Image;
 use crate::layout::{SUPER_AT, feature};
 use crate::open::Volume;
 use crate::problem::Code;
-use crate::scan::field;
+use crate::scan::{self, Subject, TreeWalk, Visit, field};
 
 const RESIZE_INO: u32 = 7;
 const JOURNAL_INO: u32 = 8;
 const JOURNAL_MAGIC: u32 = 0xC03B_3998;
+/// What Linux takes for a journal at all.
+const MIN_JOURNAL_BLOCKS: u64 = 1024;
+/// `s_usr_quota_inum`, `s_grp_quota_inum` and `s_prj_quota_inum`.
+const QUOTA_INODES: [u64; 3] = [576, 580, 620];
 
 /// Group flags of ext4: without the feature for them no group is uninitialised.
 pub(crate) fn check_group_flags(image: &Image, volume: &Volume, findings: &mut Vec<Finding>) {
@@ -165,7 +171,11 @@ pub(crate) fn check_journal(image: &Image, volume: &Volume, findings: &mut Vec<F
         let raw = image.inode(at);
         let first = raw.i_block[0].get();
         let magic = || image.le32(layout.at(first)).swap_bytes() == JOURNAL_MAGIC;
-        ino == JOURNAL_INO && raw.i_links_count.get() != 0 && layout.holds(first) && magic()
+        ino == JOURNAL_INO
+            && raw.i_links_count.get() != 0
+            && layout.holds(first)
+            && magic()
+            && is_whole(image, volume, ino, at)
     });
     if !valid {
         findings.push(
@@ -174,6 +184,45 @@ pub(crate) fn check_journal(image: &Image, volume: &Volume, findings: &mut Vec<F
                 .fix(forget_journal(volume)),
         );
     }
+}
+
+/// Quota inodes are nothing that an ext2 file system has; whoever believes these fields takes ordinary files for them.
+pub(crate) fn check_quota(image: &Image, volume: &Volume, findings: &mut Vec<Finding>) {
+    for field in QUOTA_INODES {
+        let ino = image.le32(volume.sb_at + field);
+        if ino != 0 {
+            let fix = Fix::word(SUPER_AT + field, 0);
+            findings.push(
+                Finding::new(Code::QuotaUnexpected)
+                    .ino(ino)
+                    .at(field)
+                    .fix(fix),
+            );
+        }
+    }
+}
+
+/// Whether the blocks of a journal are all there, one behind the other, to the end of its size.
+fn is_whole(image: &Image, volume: &Volume, ino: u32, at: u64) -> bool {
+    let layout = &volume.layout;
+    let (size, again) = (u64::from(layout.block_size), scan::again_budget(layout));
+    let Ok(census) = Census::new(layout) else {
+        return true;
+    };
+    let scan = dirs::plain_scan(image, volume, &census, &again);
+    let raw = image.inode(at);
+    let subject = Subject { scan, ino, at, raw };
+    let (mut next, mut gap) = (0, false);
+    let mut findings = Vec::new();
+    TreeWalk::new(&subject, Kind::REGULAR, &mut findings).run(&mut |_, slot| {
+        if slot.level == 0 {
+            gap |= slot.lblk != next;
+            next = slot.lblk + 1;
+        }
+        Visit::Again
+    });
+    let blocks = subject.size() / size;
+    findings.is_empty() && !gap && blocks >= MIN_JOURNAL_BLOCKS && next >= blocks
 }
 
 /// Clears everything in the superblock that speaks of a journal; its inode is looked at afterwards.

@@ -126,6 +126,8 @@ problems! {
         "the superblock names a journal, but the has_journal feature is not set" => "clear the journal fields";
     JournalMissing "p0.journal.missing" Preamble Damage Manual
         "the has_journal feature is set, but inode {ino} is no valid journal" => "clear the feature";
+    QuotaUnexpected "p0.quota.unexpected" Preamble Damage Safe
+        "the superblock names inode {ino} for quotas, but the quota feature is not set" => "clear the field";
     ResizeReserved "p0.resize.reserved-blocks" Preamble Damage Manual
         "{found} descriptor blocks are reserved without the resize_inode feature" => "store 0";
     ResizeNotClear "p0.resize.not-clear" Preamble Damage Safe

@@ -11,7 +11,7 @@ mod tree;
 mod xattr;
 
 pub(crate) use inode::{Subject, field, flag};
-pub(crate) use tree::{Slot, TreeWalk, Visit};
+pub(crate) use tree::{Slot, TRANSLATOR, TreeWalk, Visit};
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -29,6 +29,7 @@ pub(crate) mod field {
     pub(crate) const LINKS: u64 = 26;
     pub(crate) const BLOCKS: u64 = 28;
     pub(crate) const FLAGS: u64 = 32;
+    pub(crate) const TRANSLATOR: u64 = 36;
     pub(crate) const BLOCK: u64 = 40;
     pub(crate) const FILE_ACL: u64 = 104;
     pub(crate) const SIZE_HIGH: u64 = 108;
@@ -96,9 +97,10 @@ impl Subject<'_> {
     pub(crate) fn has_blocks(&self) -> bool {
         match Kind::of_mode(self.raw.i_mode.get()) {
             Kind::REGULAR | Kind::DIRECTORY => true,
-            // A text that fits its size is a text, whatever i_blocks says.
+            // A text that fits its size is a text, whatever i_blocks says; unless it is as good a block number.
             Kind::SYMLINK if self.raw.i_file_acl.get() == 0 => {
-                self.raw.i_blocks.get() != 0 && !special::is_text(self)
+                self.raw.i_blocks.get() != 0
+                    && (!special::is_text(self) || special::is_one_block(self))
             }
             Kind::SYMLINK => {
                 self.raw.i_size.get() >= 60
@@ -210,7 +212,12 @@ fn check_map_flags(subject: &Subject<'_>, out: &mut GroupScan) -> Option<Kind> {
         );
     }
     let linked = subject.raw.i_links_count.get() != 0;
-    if subject.has(flag::INLINE) && subject.ino >= layout.first_ino {
+    if subject.has(flag::INLINE) && subject.ino == ROOT_INO {
+        // Its blocks are those of a directory: only the flag is wrong.
+        let fix = subject.clear_flags(flag::INLINE);
+        out.findings
+            .push(subject.finding(Code::FlagInline).fix(fix));
+    } else if subject.has(flag::INLINE) && subject.ino >= layout.first_ino {
         out.findings
             .push(subject.finding(Code::FlagInline).fix(Fix::ClearInode));
         return Some(kind);

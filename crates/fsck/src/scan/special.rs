@@ -137,6 +137,17 @@ pub(super) fn is_text(subject: &Subject<'_>) -> bool {
     subject.size() < SHORT && text_len(text) == subject.size()
 }
 
+/// Whether `i_block` leads to one block, and `i_blocks` counts just that one.
+pub(super) fn is_one_block(subject: &Subject<'_>) -> bool {
+    let scan = subject.scan;
+    let layout = &scan.volume.layout;
+    let (first, rest) = (subject.raw.i_block[0].get(), &subject.raw.i_block[1..]);
+    subject.raw.i_blocks.get() == layout.block_size / 512
+        && rest.iter().all(|block| block.get() == 0)
+        && layout.holds(first)
+        && !scan.volume.is_metadata(first)
+}
+
 fn text_len(text: &[u8]) -> u64 {
     text.iter()
         .position(|&byte| byte == 0)

@@ -9,6 +9,9 @@ use crate::problem::Code;
 /// After so many illegal block numbers an inode is taken for garbage, as e2fsck does.
 const TOO_MANY: u32 = 12;
 
+/// Where the Hurd's translator stands in its file: nowhere.
+pub(crate) const TRANSLATOR: u64 = u64::MAX;
+
 /// A block pointer that names a block of the file system.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Slot {
@@ -82,6 +85,11 @@ impl<'a> TreeWalk<'a> {
         let map = self.subject.at + field::BLOCK;
         let n = u64::from(self.subject.scan.volume.layout.addrs());
         let mut lblk = 0;
+        let translator = self.subject.raw.i_osd1.get();
+        if self.subject.scan.volume.layout.hurd && translator != 0 {
+            let at = self.subject.at + field::TRANSLATOR;
+            self.translator(translator, at, visit);
+        }
         for (i, block) in (0_u64..).zip(self.subject.raw.i_block) {
             let (level, span) = match i {
                 0..12 => (0, 1),
@@ -101,6 +109,24 @@ impl<'a> TreeWalk<'a> {
                 );
             }
             lblk += span;
+        }
+    }
+
+    /// The Hurd's passive translator: a block of its own beside the file's.
+    fn translator(&mut self, block: u32, at: u64, visit: Visitor<'_>) {
+        let (level, lblk) = (0, TRANSLATOR);
+        let slot = Slot {
+            at,
+            block,
+            lblk,
+            level,
+        };
+        if !self.subject.scan.volume.layout.holds(block) {
+            let finding = self.subject.finding(Code::BlockRange).at(lblk).block(block);
+            self.findings
+                .push(finding.found(block).fix(Fix::word(at, 0)));
+        } else if visit(self.findings, slot) != Visit::Seen {
+            self.blocks += 1;
         }
     }
 

@@ -125,7 +125,11 @@ fn check_entries(bytes: &[u8], start: usize, base: usize, in_inode: bool) -> Res
         if entry.value_inode != 0 {
             return wrong("value inode");
         }
-        let value_at = base.saturating_add(entry.value_offset);
+        // Inside an inode nobody looks where an empty value is.
+        let value_at = match in_inode && entry.value_len == 0 {
+            true => base,
+            false => base.saturating_add(entry.value_offset),
+        };
         let Some(value) = bytes.get(value_at..value_at.saturating_add(entry.value_len)) else {
             return wrong("value");
         };

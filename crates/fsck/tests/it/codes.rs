@@ -72,6 +72,7 @@ const ROWS: &[Row] = &[
     row("p0.group.flags", "1k", &[], Finds, |lab| lab.desc(0, 18, 2, 1)),
     row("p0.journal.unexpected", "1k", &["p1.journal.mode"], Finds, |lab| lab.sb(224, 4, 8)),
     row("p0.journal.missing", "1k", &["p1.journal.mode"], Finds, |lab| { lab.sb(92, 4, lab.sb_get(92, 4) | 4); lab.sb(224, 4, 8); }),
+    row("p0.quota.unexpected", "1k", &[], Finds, |lab| lab.sb(576, 4, lab.ino("/empty"))),
     row("p0.resize.reserved-blocks", "1k", &["p0.resize.not-clear"], Silent(ASKS), |lab| lab.sb(92, 4, lab.sb_get(92, 4) & !0x10)),
     row("p0.resize.not-clear", "plain", &["p1.", "p5."], Silent(ASKS), |lab| lab.numbered(7, 92, 4, lab.free_block(0))),
     row("p0.resize.invalid", "1k", &["p1.inode.i-blocks"], Finds, |lab| lab.numbered(7, 40, 4, 5)),

@@ -23,5 +23,6 @@ mod samples;
 mod saved;
 mod shared_images;
 mod table;
+mod target;
 mod tree;
 mod verdict;

@@ -55,7 +55,7 @@ fn walk(
     }
 }
 
-fn entries(target: &Target, ino: usize) -> Vec<(Vec<u8>, usize)> {
+pub(crate) fn entries(target: &Target, ino: usize) -> Vec<(Vec<u8>, usize)> {
     let mut all = Vec::new();
     let size = target.block_size;
     for (_, block) in blocks(target, ino) {
@@ -115,7 +115,7 @@ fn node(target: &Target, ino: usize) -> Node {
 }
 
 /// The mapped data blocks of a file: block of the file, block of the image.
-fn blocks(target: &Target, ino: usize) -> Vec<(u64, usize)> {
+pub(crate) fn blocks(target: &Target, ino: usize) -> Vec<(u64, usize)> {
     let map = target.inode(ino) + 40;
     let n = target.block_size as u64 / 4;
     let mut all = Vec::new();
