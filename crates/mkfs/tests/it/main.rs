@@ -4,6 +4,7 @@
 
 mod contents;
 mod devices;
+mod differences;
 mod geometry;
 mod hosts;
 mod images;
