@@ -323,7 +323,7 @@ impl Search<'_> {
         let grid = self.grid(geometry);
         let resize = plan.options().revision > 0
             && geometry.features().compat.contains(Compat::RESIZE_INODE);
-        let placed = Layout::new(self.tree, self.numbered, self.needs, geometry, grid, resize);
+        let placed = Layout::new(self.tree, self.numbered, self.needs, &plan, grid, resize);
         let has = u64::from(geometry.blocks_count());
         let layout = match placed {
             Ok(layout) if u64::from(layout.end) <= has => layout,
@@ -379,8 +379,14 @@ fn usage(tree: &Tree, numbered: &Numbered, plan: &Plan, layout: &Layout) -> Usag
             }
         }
     }
+    let mut taken = layout.taken.clone();
+    let bad = plan.bad_blocks().iter().map(|&block| (block, block + 1));
+    taken.extend(bad);
+    if taken.len() > layout.taken.len() {
+        taken.sort_unstable();
+    }
     Usage {
-        taken: layout.taken.clone(),
+        taken,
         inodes: first_ino + numbered.count() - 2,
         directories,
     }

@@ -2,13 +2,12 @@
 //! written. The same tree in the same geometry is always laid out the same way, and a longer image changes nothing, so
 //! the end of the last block in use is the smallest size.
 
-use ext2dax_format::Geometry;
 use ext2dax_format::htree::Seed;
 
 use crate::attributes::{self, Split};
 use crate::few::Few;
 use crate::options::Options;
-use crate::plan::lost_found_blocks;
+use crate::plan::{Plan, lost_found_blocks};
 use crate::source::{Blocks, SourceError};
 use crate::tree::{Body, NodeId, Numbered, Tree};
 
@@ -195,6 +194,8 @@ pub(crate) struct Layout {
     pub(crate) files: Vec<Placed>,
     /// The double indirect block of the resize inode.
     pub(crate) resize: Option<u32>,
+    /// Indirect blocks of the file of bad blocks.
+    pub(crate) bad: Vec<u32>,
     /// Blocks in use by files, ascending.
     pub(crate) taken: Vec<Gap>,
     /// The block behind the last one in use.
@@ -203,7 +204,7 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// Places all files in the groups of a geometry, as if the last group were as long as the others.
+    /// Places all files in what the tables leave of a shape, as if the last group were as long as the others.
     ///
     /// # Errors
     /// Blocks that found no place.
@@ -211,11 +212,11 @@ impl Layout {
         tree: &Tree,
         numbered: &Numbered,
         needs: &Needs,
-        geometry: &Geometry,
+        plan: &Plan,
         grid: Grid,
         resize: bool,
     ) -> Result<Self, u64> {
-        let gaps = free_space(geometry);
+        let gaps = plan.free_space_of_whole_groups();
         let mut placing = Placing {
             tree,
             numbered,
@@ -232,6 +233,10 @@ impl Layout {
         placing.small(&mut space, 0..2);
         // Behind lost+found, where mke2fs has it, too.
         let resize = if resize { space.take_one() } else { None };
+        let bad: Vec<u32> = (0..plan.bad_indirect())
+            .map_while(|_| space.take_one())
+            .collect();
+        placing.missing += u64::from(plan.bad_indirect()) - bad.len() as u64;
         placing.small(&mut space, 2..needs.all.len());
         let Placing {
             files,
@@ -246,22 +251,12 @@ impl Layout {
         Ok(Self {
             files,
             resize,
+            bad,
             end: taken.last().map_or(0, |gap| gap.1),
             taken,
             coverage,
         })
     }
-}
-
-/// What the tables of each group leave, the last group as long as the others.
-fn free_space(geometry: &Geometry) -> Vec<Gap> {
-    let gap = |group| {
-        let start = geometry.group_first_block(group).get();
-        let end = start.saturating_add(geometry.blocks_per_group());
-        (start + geometry.group_overhead(group), end)
-    };
-    let gaps = geometry.all_groups().map(gap);
-    gaps.filter(|gap| gap.0 < gap.1).collect()
 }
 
 /// What of `all` is not in `free`; both ascending, each of `free` inside one of `all`.

@@ -71,6 +71,8 @@ pub struct Options {
     pub test_fs: bool,
     /// Time of everything, in seconds since the epoch.
     pub time: u32,
+    /// Blocks that nobody may use, ascending, each once. Those behind the end do not count.
+    pub bad_blocks: Vec<u32>,
 }
 
 impl Default for Options {
@@ -96,6 +98,7 @@ impl Default for Options {
             raid: (0, 0),
             test_fs: false,
             time: FIXED_TIME,
+            bad_blocks: Vec::new(),
         }
     }
 }
@@ -260,6 +263,9 @@ pub enum Refusal {
         /// The most.
         max: u64,
     },
+    /// A bad block where a superblock, its descriptors, or for want of room a table must be, or a list that does not
+    /// ascend.
+    BadBlock(u32),
     /// The medium failed while writing.
     Io,
 }
@@ -340,6 +346,11 @@ impl fmt::Display for Refusal {
                     "-E resize={wanted}: must be more than the size and at most {max} blocks"
                 )
             }
+            Self::BadBlock(block) => write!(
+                f,
+                "block {block} is bad: superblocks, descriptors and tables have no other place in its group; other groups \
+                 (-g) or fewer backups (-O sparse_super2) may do"
+            ),
             Self::Io => f.write_str("the medium failed: input/output error"),
         }
     }

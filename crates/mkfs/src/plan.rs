@@ -10,13 +10,15 @@ use alloc::vec::Vec;
 use ext2dax_format::RawSuperblock;
 use ext2dax_format::features::{Compat, Features, Incompat, RoCompat};
 use ext2dax_format::geometry::MAX_BLOCKS_PER_GROUP;
-use ext2dax_format::{FsBlock, Geometry, GroupNr, RawGroupDesc, Run};
+use ext2dax_format::{FsBlock, Geometry, GroupNr, RawGroupDesc};
 use zerocopy::little_endian::{U16, U32};
 
+use self::bad::Tables;
 use self::first::superblock;
 use self::shape::{find_shape, needed_kib};
 use crate::options::{Options, Refusal, allowed_features};
 
+mod bad;
 pub(crate) mod first;
 mod shape;
 
@@ -35,6 +37,8 @@ pub struct Plan {
     pub(crate) files: Files,
     /// Everything that files take.
     pub(crate) usage: Usage,
+    /// Tables that are not in the usual place, by group.
+    moved: Vec<(u32, Tables)>,
     /// Blocks at the end that form no group of their own.
     left_off: u32,
     /// About what an empty image takes.
@@ -72,6 +76,8 @@ pub(crate) struct Files {
     pub(crate) lost_found: Vec<u32>,
     /// The double indirect block of the resize inode.
     pub(crate) resize: Option<u32>,
+    /// Indirect blocks of the file of bad blocks.
+    pub(crate) bad: Vec<u32>,
 }
 
 impl Files {
@@ -80,6 +86,7 @@ impl Files {
             .into_iter()
             .chain(self.lost_found.iter().copied())
             .chain(self.resize)
+            .chain(self.bad.iter().copied())
     }
 }
 
@@ -90,7 +97,7 @@ impl Plan {
     /// [`Refusal`]: what is wrong with the options, or how much room they need.
     pub fn new(options: &Options, len: u64) -> Result<Self, Refusal> {
         let mut plan = Self::shaped(options, len, 0)?;
-        let files = place_files(&plan.options, &plan.geometry);
+        let files = place_files(&plan);
         plan.files = files.ok_or(Refusal::TooSmall {
             needed_kib: plan.needed_kib,
             has_kib: len / 1024,
@@ -104,6 +111,7 @@ impl Plan {
         let mut taken: Vec<_> = plan
             .files
             .blocks()
+            .chain(plan.bad_blocks().iter().copied())
             .map(|block| (block, block + 1))
             .collect();
         taken.sort_unstable();
@@ -133,15 +141,20 @@ impl Plan {
             needed_kib,
             has_kib: len / 1024,
         })?;
-        Ok(Self {
+        let mut plan = Self {
             options,
             geometry,
             superblock,
             files: Files::default(),
             usage: Usage::default(),
+            moved: Vec::new(),
             left_off: blocks - shape.blocks,
             needed_kib,
-        })
+        };
+        if !plan.options.bad_blocks.is_empty() {
+            plan.avoid_bad_blocks()?;
+        }
+        Ok(plan)
     }
 
     /// Checks options alone.
@@ -234,17 +247,16 @@ impl Plan {
     /// Where the tables of a group lie, in the order in which mke2fs puts them.
     pub(crate) fn desc(&self, group: GroupNr) -> RawGroupDesc {
         let geometry = &self.geometry;
-        let block_bitmap =
-            geometry.group_first_block(group).get() + geometry.group_super_blocks(group);
+        let tables = self.tables(group);
         let first_free = (group.get() * geometry.inodes_per_group()).max(self.usage.inodes);
         let end = (group.get() + 1) * geometry.inodes_per_group();
         let directories = &self.usage.directories;
         let dirs = directories.binary_search_by_key(&group.get(), |of| of.0);
         let dirs = dirs.map_or(0, |nr| directories[nr].1);
         RawGroupDesc {
-            bg_block_bitmap: U32::new(block_bitmap),
-            bg_inode_bitmap: U32::new(block_bitmap + 1),
-            bg_inode_table: U32::new(block_bitmap + 2),
+            bg_block_bitmap: U32::new(tables.block_bitmap),
+            bg_inode_bitmap: U32::new(tables.inode_bitmap),
+            bg_inode_table: U32::new(tables.inode_table),
             bg_free_blocks_count: count16(self.group_free(group)),
             bg_free_inodes_count: count16(end.saturating_sub(first_free)),
             bg_used_dirs_count: U16::new(dirs),
@@ -286,6 +298,13 @@ fn check(options: &Options) -> Result<(), Refusal> {
     }
     if options.reserved_share > 5000 {
         return Err(Refusal::ReservedShare(options.reserved_share));
+    }
+    if let Some(pair) = options
+        .bad_blocks
+        .windows(2)
+        .find(|pair| pair[0] >= pair[1])
+    {
+        return Err(Refusal::BadBlock(pair[1]));
     }
     if options.label.len() > 16 {
         return Err(Refusal::TooLong {
@@ -347,13 +366,10 @@ fn check_features(options: &Options) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Finds blocks for root, `lost+found` and the resize inode: the first free ones. `None` if there are not enough.
-fn place_files(options: &Options, geometry: &Geometry) -> Option<Files> {
-    let mut free = geometry.all_groups().flat_map(|group| {
-        let overhead = geometry.group_overhead(group);
-        let run: Run = geometry.group_run(group).split(overhead).1;
-        run.iter().map(|block| block.get())
-    });
+/// Finds blocks for root, `lost+found`, the resize inode and the file of bad blocks: the first free ones. `None` if there are not enough.
+fn place_files(plan: &Plan) -> Option<Files> {
+    let (options, geometry) = (&plan.options, &plan.geometry);
+    let mut free = plan.free_space().flat_map(|(start, end)| start..end);
     let root = free.next()?;
     let count = lost_found_blocks(geometry.block_size()) as usize;
     let lost_found: Vec<u32> = free.by_ref().take(count).collect();
@@ -367,9 +383,12 @@ fn place_files(options: &Options, geometry: &Geometry) -> Option<Files> {
     } else {
         None
     };
-    Some(Files {
+    let indirect = plan.bad_indirect() as usize;
+    let bad: Vec<u32> = free.take(indirect).collect();
+    (bad.len() == indirect).then_some(Files {
         root,
         lost_found,
         resize,
+        bad,
     })
 }

@@ -151,12 +151,11 @@ impl Plan {
             all.extend(self.swept());
         }
         for group in geometry.all_groups() {
+            let supers = geometry.group_super_blocks(group);
             let start = geometry.group_first_block(group).get();
-            let tables = match super_only {
-                true => geometry.group_super_blocks(group),
-                false => geometry.group_overhead(group),
-            };
-            all.push(bytes(start)..bytes(start + tables));
+            let runs = self.table_runs(group).into_iter();
+            let runs = runs.filter(|run| !super_only || run.1 <= start + supers);
+            all.extend(runs.map(|(from, to)| bytes(from)..bytes(to)));
         }
         if !super_only {
             let taken = self.usage.taken.iter();
@@ -228,8 +227,10 @@ impl<E> Image<'_, E> {
         let desc = self.plan.desc(group);
         let mut bits = vec![0_u8; geometry.block_size() as usize];
         let all = geometry.group_run(group);
-        bitmap::set_range(&mut bits, 0, geometry.group_overhead(group));
         let start = all.start.get();
+        for (from, to) in self.plan.table_runs(group) {
+            bitmap::set_range(&mut bits, from - start, to - start);
+        }
         for (from, to) in self.plan.usage.within(start, all.end()) {
             bitmap::set_range(&mut bits, from - start, to - start);
         }
@@ -354,7 +355,60 @@ impl<E> Image<'_, E> {
         if let Some(block) = files.resize {
             self.write_resize_inode(block)?;
         }
-        Ok(())
+        self.write_bad_blocks(&files.bad)
+    }
+
+    /// Inode 1 owns the bad blocks; `indirect` are as many as [`Plan::bad_indirect`] says.
+    pub(crate) fn write_bad_blocks(&self, indirect: &[u32]) -> Result<(), E> {
+        let bad = self.plan.bad_blocks();
+        if bad.is_empty() {
+            return Ok(());
+        }
+        let geometry = &self.plan.geometry;
+        let (direct, mut rest) = bad.split_at(bad.len().min(indirect::DIRECT as usize));
+        let mut inode = RawInode {
+            i_mode: U16::ZERO,
+            ..self.inode(FileType::Regular, 0, 0)
+        };
+        for (slot, &block) in inode.i_block.iter_mut().zip(direct) {
+            *slot = U32::new(block);
+        }
+        let mut next = indirect.iter().copied();
+        for (level, slot) in (1..).zip(&mut inode.i_block[indirect::INDIRECT_SLOT as usize..]) {
+            if !rest.is_empty() {
+                *slot = U32::new(self.write_branch(level, &mut rest, &mut next)?);
+            }
+        }
+        let size = (bad.len() as u64) << geometry.block_bits();
+        let size: [U32; 2] = transmute!(zerocopy::little_endian::U64::new(size));
+        [inode.i_size, inode.i_size_high] = size;
+        let blocks = u32::try_from(bad.len() + indirect.len()).unwrap_or(u32::MAX);
+        inode.i_blocks = U32::new(blocks.saturating_mul(geometry.sectors_per_block()));
+        self.write_inode(Ino::BAD_BLOCKS, &inode)
+    }
+
+    /// An indirect block and those below it, for as many of `rest` as it can name; where it lies.
+    fn write_branch(
+        &self,
+        level: u32,
+        rest: &mut &[u32],
+        next: &mut dyn Iterator<Item = u32>,
+    ) -> Result<u32, E> {
+        let block = next.next().expect("as many as were counted");
+        let mut slots = vec![U32::ZERO; self.plan.geometry.addr_per_block() as usize];
+        for slot in &mut slots {
+            let Some((&first, after)) = rest.split_first() else {
+                break;
+            };
+            *slot = U32::new(if level == 1 {
+                *rest = after;
+                first
+            } else {
+                self.write_branch(level - 1, rest, next)?
+            });
+        }
+        self.put(self.offset(block), slots.as_bytes())?;
+        Ok(block)
     }
 
     fn inode(&self, kind: FileType, mode: u16, links: u16) -> RawInode {

@@ -153,6 +153,7 @@ impl FilledPlan {
         if let Some(block) = self.layout.resize {
             image.write_resize_inode(block)?;
         }
+        image.write_bad_blocks(&self.layout.bad)?;
         Ok(found.into_iter().flatten().collect())
     }
 

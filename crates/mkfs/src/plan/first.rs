@@ -139,6 +139,8 @@ pub(crate) fn shaping(options: &Options, blocks: u32) -> Vec<u8> {
     ];
     let mut bytes: Vec<u8> = numbers.iter().flat_map(|nr| nr.to_le_bytes()).collect();
     let seed = options.hash_seed.as_ref().map_or(&[][..], |seed| &seed[..]);
+    // Nothing where there are none, as before there was a list.
+    bytes.extend(options.bad_blocks.iter().flat_map(|nr| nr.to_le_bytes()));
     for text in [&options.label[..], &options.last_mounted, seed] {
         bytes.push(u8::try_from(text.len()).unwrap_or(u8::MAX));
         bytes.extend_from_slice(text);

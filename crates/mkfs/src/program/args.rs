@@ -1,6 +1,6 @@
 //! Options of the command line, and what they ask for.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::{ArgAction, Parser};
@@ -90,6 +90,9 @@ pub(crate) struct Args {
     /// resort when all of them are lost. Run fsck right after
     #[arg(short = 'S', conflicts_with = "sources")]
     pub(crate) super_only: bool,
+    /// Bad blocks, a number a line, in blocks of the file system: no file gets them
+    #[arg(short = 'l', value_name = "FILE")]
+    pub(crate) bad_blocks: Option<PathBuf>,
     /// Write what is overwritten into a new file, for e2undo(8) to bring back
     #[arg(short = 'z', value_name = "UNDO")]
     pub(crate) undo: Option<PathBuf>,
@@ -175,6 +178,10 @@ impl Args {
         self.usage_type(&mut options)?;
         self.shape(&mut options)?;
         self.names(&mut options)?;
+        if let Some(path) = &self.bad_blocks {
+            options.bad_blocks =
+                bad_blocks(path).with_context(|| format!("-l {}", path.display()))?;
+        }
         for list in &self.features {
             edit_features(&mut options.features, list)?;
         }
@@ -267,6 +274,7 @@ impl Args {
             (self.usage.is_some(), "-T"),
             (self.super_only, "-S"),
             (self.undo.is_some(), "-z"),
+            (self.bad_blocks.is_some(), "-l"),
             (self.contents.asks_for_space(), "--free"),
         ];
         if let Some((_, name)) = table.iter().find(|row| row.0) {
@@ -434,6 +442,22 @@ impl Request {
             ));
         }
     }
+}
+
+/// Numbers of bad blocks as badblocks(8) writes them: in any order, some more than once.
+fn bad_blocks(path: &Path) -> anyhow::Result<Vec<u32>> {
+    let mut all = Vec::new();
+    for (nr, line) in (1..).zip(std::fs::read_to_string(path)?.lines()) {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let block = line.parse::<u32>();
+        all.push(block.with_context(|| format!("line {nr}: not the number of a block"))?);
+    }
+    all.sort_unstable();
+    all.dedup();
+    Ok(all)
 }
 
 fn source_date_epoch() -> anyhow::Result<Option<u32>> {

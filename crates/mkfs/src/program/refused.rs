@@ -22,8 +22,6 @@ pub(crate) struct Refused {
     journal: bool,
     #[arg(short = 'J', hide = true)]
     journal_options: Option<String>,
-    #[arg(short = 'l', hide = true)]
-    bad_blocks: Option<String>,
 }
 
 pub(crate) fn check(args: &Args) -> anyhow::Result<()> {
@@ -56,10 +54,6 @@ pub(crate) fn check(args: &Args) -> anyhow::Result<()> {
         (
             given.journal_options.is_some(),
             "-J: a journal is an ext3 feature; use mke2fs -J",
-        ),
-        (
-            given.bad_blocks.is_some(),
-            "-l: does not take a list of bad blocks; use mke2fs -l",
         ),
     ];
     match table.iter().find(|row| row.0) {

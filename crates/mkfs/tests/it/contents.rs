@@ -661,6 +661,76 @@ fn a_target_that_fills_up_is_an_error_and_keeps_the_old_file() {
     );
 }
 
+/// No file, table or directory lies on a bad block, and checkers know all of them.
+#[test]
+fn bad_blocks_are_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path();
+    fs::create_dir_all(at.join("s/sub")).unwrap();
+    for nr in 0..60 {
+        fs::write(at.join(format!("s/sub/{nr}")), noise(nr * 2000, 1)).unwrap();
+    }
+    fs::write(at.join("s/large"), noise(5 << 20, 2)).unwrap();
+    let expected = look(&at.join("s"));
+    // In tables of the first and the second group, single ones, and so many that they need two levels of blocks.
+    let mut bad: Vec<u32> = vec![400, 401, 8192 + 300, 30_000];
+    bad.extend(2000..2013);
+    bad.extend((10_000..10_700).step_by(2));
+    for block_size in ["1024", "4096"] {
+        let text: String = bad.iter().map(|block| format!("{block}\n")).collect();
+        fs::write(at.join("bad"), text).unwrap();
+        for contents in [&[][..], &["-d", "s"]] {
+            let what = format!("{block_size} {contents:?}");
+            let options = ["-q", "-F", "-b", block_size, "-N", "4000", "-l", "bad"];
+            let blocks = if block_size == "1024" {
+                "40000"
+            } else {
+                "12000"
+            };
+            made(at, &[&options[..], contents, &["image", blocks]].concat());
+            let image = at.join("image");
+            let pmem = Pmem::new(
+                ext2dax_pmem::FileRegion::open(&image, ext2dax_pmem::Access::ReadOnly).unwrap(),
+            );
+            let report = ext2dax_fsck::check(&pmem, &ext2dax_fsck::CheckOptions::default());
+            assert!(report.as_ref().unwrap().is_clean(), "{what}: {report:?}");
+            drop(pmem);
+            if !judge::present("e2fsck") || !judge::present("dumpe2fs") {
+                continue;
+            }
+            judge::e2fsck_clean(&image, &what);
+            let listed = Command::new("dumpe2fs").arg("-b").arg(&image).output();
+            let listed = String::from_utf8(listed.unwrap().stdout).unwrap();
+            let mut listed: Vec<u32> = listed.lines().map(|line| line.parse().unwrap()).collect();
+            listed.sort_unstable();
+            let mut wanted: Vec<u32> = bad
+                .iter()
+                .copied()
+                .filter(|&block| block < blocks.parse().unwrap())
+                .collect();
+            wanted.sort_unstable();
+            assert_eq!(listed, wanted, "{what}");
+            if !contents.is_empty() {
+                mounted(&image, &at.join("mnt"), |root| {
+                    assert_same(&expected, &look(root), &what);
+                });
+            }
+        }
+    }
+    fs::write(at.join("bad"), "7\nseven\n").unwrap();
+    refused(
+        at,
+        &["-l", "bad", "other", "8m"],
+        "-l bad: line 2: not the number",
+    );
+    fs::write(at.join("bad"), "1\n").unwrap();
+    refused(
+        at,
+        &["-l", "bad", "-b", "1024", "other", "8m"],
+        "block 1 is bad",
+    );
+}
+
 /// What was in the place of the image before does not show, and takes no room.
 #[test]
 fn an_image_inside_a_disk_gives_back_what_was_there() {

@@ -185,10 +185,7 @@ fn times_of_files_are_whole() {
     };
     made(at, &["-q", "-d", "s", "image", "8m"]);
     let ours = seen();
-    assert!(
-        ours.contains("2050") && ours.contains(":1d6f345"),
-        "{ours}"
-    );
+    assert!(ours.contains("2050") && ours.contains(":1d6f345"), "{ours}");
     assert!(mke2fs(at, &["-F", "-I", "256", "-d", "s", "image"]));
     let theirs = seen();
     assert!(

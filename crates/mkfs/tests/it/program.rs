@@ -87,7 +87,7 @@ fn every_refusal_is_one_line_and_leaves_no_file() {
         ("-G 16 x 8m", "-G: flex_bg is an ext4 feature"),
         ("-j x 8m", "-j: "),
         ("-J size=4 x 8m", "-J: "),
-        ("-l bad x 8m", "-l: "),
+        ("-l nothing x 8m", "-l nothing: No such file"),
         ("-S x 8m", "-S: there is nothing to write over"),
         ("-z undo x 8m", "-z: there is nothing to write over"),
         ("x 20000t", "more than ext2 can count"),
