@@ -95,6 +95,13 @@ pub(crate) fn of_tree(tree: &Tree, numbered: &Numbered) -> u128 {
     digest.finish()
 }
 
+/// Of everything: the digest of the tree, and those of the pieces of files in their order.
+pub(crate) fn of_all(tree: u128, pieces: &[u128]) -> u128 {
+    let all = [tree].into_iter().chain(pieces.iter().copied());
+    let bytes: Vec<u8> = all.flat_map(u128::to_le_bytes).collect();
+    of_bytes(&bytes)
+}
+
 /// The hash seed of an image whose UUID comes from its contents: the names decide, because the layout needs it before
 /// the bytes are read.
 pub(crate) fn seed(tree: u128) -> [u8; 16] {

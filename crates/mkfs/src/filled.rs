@@ -135,6 +135,8 @@ pub struct FilledPlan {
     layout: Layout,
     /// Digest of the tree, if the UUID is to follow from it.
     content: Option<u128>,
+    /// Digest of the tree and the bytes of its files, once they have been read.
+    digest: Option<u128>,
     latest: Option<i64>,
     threads: usize,
 }
@@ -188,6 +190,7 @@ impl Filling {
             needs,
             layout,
             content: from_contents.then_some(content),
+            digest: None,
             latest: self.latest,
             threads,
             tree,
@@ -423,6 +426,14 @@ impl FilledPlan {
         let taken = self.layout.taken.iter();
         let blocks: u64 = taken.map(|taken| u64::from(taken.1 - taken.0)).sum();
         blocks << self.plan.geometry().block_bits()
+    }
+
+    /// A digest of the contents as they are laid out: equal for equal contents in equal blocks, whatever the label and
+    /// the like. XXH3 of 128 bits, which tells contents apart and proves nothing to an adversary. It is known after
+    /// writing, and only where the UUID follows from the contents.
+    #[must_use]
+    pub fn content_digest(&self) -> Option<u128> {
+        self.digest
     }
 
     /// Whether the UUID is still to follow from the contents.

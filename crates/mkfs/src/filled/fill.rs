@@ -84,7 +84,7 @@ impl FilledPlan {
         before: Before,
         mut progress: impl FnMut(Progress) + Send,
     ) -> Result<(), FillError> {
-        let mut uuid = None;
+        let (mut uuid, mut digest) = (None, None);
         let this = &*self;
         let write = |at, bytes: &[u8]| medium.write(at, bytes).map_err(FillError::Target);
         let written = this.plan.write_around(
@@ -94,11 +94,13 @@ impl FilledPlan {
             &mut progress,
             |image, progress| {
                 let pieces = this.fill(image, *medium, progress)?;
-                uuid = this.content.map(|tree| this.content_uuid(tree, &pieces));
+                digest = this.content.map(|tree| digest::of_all(tree, &pieces));
+                uuid = digest.map(|digest| this.content_uuid(digest));
                 Ok::<_, FillError>(uuid)
             },
         );
         written?;
+        self.digest = digest;
         if let Some(uuid) = uuid {
             self.plan.superblock.s_uuid = uuid;
         }
@@ -106,15 +108,10 @@ impl FilledPlan {
     }
 
     /// The UUID of what was asked for and what was read.
-    fn content_uuid(&self, tree: u128, pieces: &[u128]) -> [u8; 16] {
-        let all: Vec<u8> = pieces
-            .iter()
-            .flat_map(|piece| piece.to_le_bytes())
-            .collect();
+    fn content_uuid(&self, digest: u128) -> [u8; 16] {
         let geometry = self.plan.geometry();
         let mut what = plan::first::shaping(self.plan.options(), geometry.blocks_count());
-        what.extend_from_slice(&tree.to_le_bytes());
-        what.extend_from_slice(&digest::of_bytes(&all).to_le_bytes());
+        what.extend_from_slice(&digest.to_le_bytes());
         plan::first::named_uuid(&what)
     }
 

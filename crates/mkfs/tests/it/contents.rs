@@ -322,6 +322,7 @@ fn equal_contents_make_equal_images() {
         }
         root
     };
+    let digests = std::cell::RefCell::new(Vec::new());
     let image = |path: &Path, threads, options: Options| {
         let filling = Filling {
             threads,
@@ -329,7 +330,10 @@ fn equal_contents_make_equal_images() {
             ..Filling::default()
         };
         let mut filled = filling.plan(read(path)).unwrap();
-        bytes(&in_memory(&mut filled))
+        assert_eq!(filled.content_digest(), None, "nothing was read yet");
+        let image = bytes(&in_memory(&mut filled));
+        digests.borrow_mut().push(filled.content_digest().unwrap());
+        image
     };
     let (one, two) = (make("one", false), make("a folder of another name", true));
     let first = image(&one, 1, Options::default());
@@ -348,6 +352,10 @@ fn equal_contents_make_equal_images() {
     fs::write(&path, changed).unwrap();
     fs::File::open(&path).unwrap().set_modified(time).unwrap();
     assert_ne!(uuid(&first), uuid(&image(&two, 2, Options::default())));
+    // Two folders, another label, another byte: the contents alone decide about their digest.
+    let digests = digests.into_inner();
+    assert!(digests[..3].iter().all(|digest| *digest == digests[0]));
+    assert_ne!(digests[0], digests[3]);
 }
 
 #[test]
@@ -532,6 +540,21 @@ fn a_source_that_changes_while_it_is_read_is_an_error() {
         pmem.read(1024 + 56, &mut magic);
         assert_eq!(magic, [0; 2], "half an image has no magic number");
     }
+}
+
+/// Files of sysfs say that they have 4,096 bytes, and end earlier.
+#[test]
+fn a_small_file_that_ends_before_its_size_is_an_error() {
+    let path = Path::new("/sys/kernel/mm/transparent_hugepage");
+    if !path.join("enabled").exists() {
+        eprintln!("skipped: {}, which is not there", path.display());
+        return;
+    }
+    let mut tree = Tree::new();
+    let read = tree.add_directory(path, &Rules::default(), 2);
+    let error = read.unwrap_err().to_string();
+    assert!(error.ends_with("changed while it was read"), "{error}");
+    assert!(error.starts_with("/sys/kernel/mm/"), "{error}");
 }
 
 #[test]
