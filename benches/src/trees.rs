@@ -145,7 +145,7 @@ impl Tree for Mounted {
         fs::create_dir(path).expect("the name is new");
     }
     fn rmdir(&self, path: &str) {
-        fs::remove_dir(path).expect("an empty directory");
+        fs::remove_dir(path).unwrap_or_else(|error| panic!("{path}: {error}"));
     }
     fn write_file(&self, path: &str, contents: &[u8]) {
         let file = File::create(path).expect("space");

@@ -5,7 +5,7 @@
 //! | `options` | what `-o` may say, and what it means |
 //! | `mount` | attaching to a directory and taking off, with and without the right to mount |
 //! | `session` | a mount from its beginning to its end |
-//! | `linger` | event loops that stay awake while requests come in a row |
+//! | `follow` | event loops that follow the program that they serve to its processor |
 //! | `adapter` | between the protocol crate and the server |
 //! | `server` | what a request means: independent of the protocol crate |
 //! | `nodes` | the files that the kernel knows |
@@ -13,7 +13,7 @@
 //! The server is the image's only writer, so the kernel may keep names, attributes and pages until it changes them itself.
 //! Requests run on several event loops and share no lock but those of the files that they are about.
 //!
-//! This crate starts threads: the event loops, and one that sends them to sleep, for as long as a mount lasts.
+//! This crate starts threads: the event loops, and one that watches where they run, for as long as a mount lasts.
 //!
 //! ```no_run
 //! use ext2dax::{FileSystem, pmem};
@@ -29,7 +29,8 @@
 #![cfg(target_os = "linux")]
 
 mod adapter;
-mod linger;
+mod follow;
+
 mod mount;
 mod nodes;
 mod options;

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::thread;
-use std::time::Duration;
 
 use ext2dax::pmem::Access;
 use ext2dax::{Atime, MountOptions, OnError, StatfsStyle};
@@ -15,12 +14,6 @@ use crate::session::ServeOptions;
 
 /// Event loops unless told otherwise, at most: more do not make one image faster.
 const DEFAULT_THREADS: usize = 8;
-
-/// How long an event loop stays awake when requests come in a row, unless told otherwise.
-const DEFAULT_LINGER: Duration = Duration::from_micros(500);
-
-/// The same at most, in microseconds.
-const MAX_LINGER: u64 = 1_000_000;
 
 /// Event loops at most.
 const MAX_THREADS: usize = 256;
@@ -71,8 +64,8 @@ pub struct Options {
     pub default_permissions: bool,
     /// `threads=`; `None`: as many as processors, 8 at most.
     pub threads: Option<usize>,
-    /// `linger=`; `None`: half a millisecond where there is a processor to spare.
-    pub linger: Option<Duration>,
+    /// `follow` and `nofollow`: event loops run where the program runs that asks, where that can be done.
+    pub follow: bool,
     /// `grpid` and `sysvgroups`.
     pub grpid: bool,
     /// `resuid=`.
@@ -113,7 +106,7 @@ impl Default for Options {
             allow_other: false,
             default_permissions: false,
             threads: None,
-            linger: None,
+            follow: true,
             grpid: false,
             reserved_uid: None,
             reserved_gid: None,
@@ -152,6 +145,8 @@ const FLAGS: &[(&str, Flag)] = &[
         o.suid = true;
         o.dev = true;
     }),
+    ("follow", |o| o.follow = true),
+    ("nofollow", |o| o.follow = false),
     ("grpid", |o| o.grpid = true),
     ("bsdgroups", |o| o.grpid = true),
     ("nogrpid", |o| o.grpid = false),
@@ -341,12 +336,6 @@ impl Options {
                     _ => return Err(refusal(option, "not a number from 1 to 256")),
                 }
             }
-            "linger" => {
-                self.linger = match value.parse() {
-                    Ok(micros @ 0..=MAX_LINGER) => Some(Duration::from_micros(micros)),
-                    _ => return Err(refusal(option, "not a number of microseconds to 1000000")),
-                }
-            }
             "errors" => {
                 self.on_error = match value {
                     "continue" => Some(OnError::Continue),
@@ -431,11 +420,7 @@ impl Options {
                 dirsync: self.sync || self.dirsync,
             },
             threads: self.threads.unwrap_or(processors.clamp(2, DEFAULT_THREADS)),
-            // With one processor whoever asks would have to wait for whoever waits for a question.
-            linger: self.linger.unwrap_or(match processors {
-                1 => Duration::ZERO,
-                _ => DEFAULT_LINGER,
-            }),
+            follow: self.follow && processors > 1,
             writeback_cache: self.writeback_cache,
             // A kernel that enforces lists checks permissions, asked to or not.
             acl: self.acl && check,
@@ -483,8 +468,6 @@ mod tests {
             "offset=99999999t",
             "threads=0",
             "threads=257",
-            "linger=-1",
-            "linger=1000001",
             "errors=panic",
             "errors=",
             "resuid=-1",

@@ -12,7 +12,7 @@ use ext2dax::{Error, FileSystem};
 use fuser::{Config, Session, SessionACL};
 
 use crate::adapter::{Adapter, Connection};
-use crate::linger::Linger;
+use crate::follow::Follow;
 use crate::mount::{self, KernelOptions, Mountpoint};
 use crate::server::{Behaviour, Server};
 
@@ -28,8 +28,8 @@ pub struct ServeOptions {
     pub behaviour: Behaviour,
     /// Event loops, each a thread; 1 or more.
     pub threads: usize,
-    /// How long an event loop stays awake when requests come in a row; zero: it does not.
-    pub linger: Duration,
+    /// Event loops run where the program runs that they serve, while there is one.
+    pub follow: bool,
     /// The kernel collects writes before it sends them.
     pub writeback_cache: bool,
     /// The kernel enforces access control lists, and with them modes and owners.
@@ -109,20 +109,18 @@ pub fn mount(
     config.n_threads = Some(options.threads);
     config.clone_fd = options.threads > 1 && mount::can_clone();
     let (device, mountpoint) = mount::attach(directory, &options.kernel)?;
-    // Several loops that read one open file would all stay awake.
-    let linger = if options.linger.is_zero() || (options.threads > 1 && !config.clone_fd) {
-        None
-    } else {
-        // Without it requests are only slower.
-        Linger::new(&device, options.linger).ok()
-    };
+    // Without it requests are only slower.
+    let follow = options
+        .follow
+        .then(|| Follow::new(options.threads))
+        .and_then(Result::ok);
     let adapter = Adapter {
         server: Arc::clone(&server),
         connection: Connection {
             writeback_cache: options.writeback_cache,
             acl: options.acl,
         },
-        linger,
+        follow,
     };
     // The kernel has checked already whom it lets in.
     let session = match Session::from_fd(adapter, device, SessionACL::All, config) {

@@ -17,6 +17,7 @@
 //! | `budget` | the kernel's limit on mappings |
 //! | `access` | loads and stores that survive SIGBUS |
 //! | `view` | the address range a program sees |
+//! | `class` | how threads are scheduled |
 //!
 //! The library starts no thread. The program runs [`FaultLoop::run`] and [`Resolver::run`] on two of its own, before it
 //! touches a view, and ends them with [`HostMmu::stop`] after the last view is gone.
@@ -32,6 +33,7 @@
 
 mod access;
 mod budget;
+mod class;
 mod faults;
 mod probe;
 mod record;
@@ -53,6 +55,7 @@ use ext2dax_dax::{BlockMap, DaxFile};
 use ext2dax_format::Error;
 
 pub use access::Trap;
+pub use class::{Class, set_class};
 pub use faults::{FaultLoop, Resolver};
 pub use probe::{Mode, Want};
 pub use signal::{on_signal, reinstall, survive_bus};

@@ -16,6 +16,7 @@ mod convert;
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
+use std::ops::Deref;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -29,7 +30,7 @@ use fuser::{
     ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use crate::linger::Linger;
+use crate::follow::{Follow, Turn};
 use crate::nodes::ROOT;
 use crate::server::{Change, Errno, NewNode, Seek, Server, Taken};
 use answer::{attributes, empty, entry, xattr};
@@ -65,16 +66,33 @@ pub(crate) struct Connection {
 pub(crate) struct Adapter {
     pub(crate) server: Arc<Server>,
     pub(crate) connection: Connection,
-    pub(crate) linger: Option<Linger>,
+    pub(crate) follow: Option<Follow>,
 }
 
 impl Adapter {
-    /// Each request asks for it once or twice.
-    fn server(&self) -> &Server {
-        if let Some(linger) = &self.linger {
-            linger.note();
+    /// The server, for a request that has come: dropped when it has been answered.
+    fn server(&self, request: &Request) -> Serving<'_> {
+        Serving {
+            server: &self.server,
+            _turn: self
+                .follow
+                .as_ref()
+                .map(|follow| follow.turn(request.pid())),
         }
-        &self.server
+    }
+}
+
+/// The server, for one request.
+struct Serving<'a> {
+    server: &'a Server,
+    _turn: Option<Turn<'a>>,
+}
+
+impl Deref for Serving<'_> {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        self.server
     }
 }
 
@@ -108,11 +126,12 @@ impl Filesystem for Adapter {
         Ok(())
     }
 
-    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.server().lookup(parent.0, name.as_bytes()) {
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let server = self.server(request);
+        match server.lookup(parent.0, name.as_bytes()) {
             // The way up from a file that was asked for by its handle. The kernel has one number for the root; its inode
             // number comes with the next look at it, so what is said here must not last.
-            Ok(attributes) if name == ".." && self.server().is_root(&attributes) => {
+            Ok(attributes) if name == ".." && server.is_root(&attributes) => {
                 let root = FileAttr {
                     ino: INodeNo(ROOT),
                     ..attr(&attributes)
@@ -124,18 +143,20 @@ impl Filesystem for Adapter {
         }
     }
 
+    // Not a turn: one request may forget many files, and nobody waits for an answer.
     fn forget(&self, _request: &Request, node: INodeNo, times: u64) {
-        self.server().forget(node.0, times);
+        self.server.forget(node.0, times);
     }
 
     fn getattr(
         &self,
-        _request: &Request,
+        request: &Request,
         node: INodeNo,
         _handle: Option<FileHandle>,
         reply: ReplyAttr,
     ) {
-        attributes(reply, self.server().attributes(node.0));
+        let server = self.server(request);
+        attributes(reply, server.attributes(node.0));
     }
 
     fn setattr(
@@ -156,6 +177,7 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        let server = self.server(request);
         let change = Change {
             mode,
             uid,
@@ -164,14 +186,13 @@ impl Filesystem for Adapter {
             accessed: atime.map(to_time),
             modified: mtime.map(to_time),
         };
-        let answer = self
-            .server()
-            .set_attributes(caller(request), node.0, change);
+        let answer = server.set_attributes(caller(request), node.0, change);
         attributes(reply, answer);
     }
 
-    fn readlink(&self, _request: &Request, node: INodeNo, reply: ReplyData) {
-        match self.server().readlink(node.0) {
+    fn readlink(&self, request: &Request, node: INodeNo, reply: ReplyData) {
+        let server = self.server(request);
+        match server.readlink(node.0) {
             Ok(target) => reply.data(&target),
             Err(errno) => reply.error(errno.into()),
         }
@@ -187,6 +208,7 @@ impl Filesystem for Adapter {
         device: u32,
         reply: ReplyEntry,
     ) {
+        let server = self.server(request);
         let new = NewNode {
             mode,
             umask,
@@ -194,8 +216,7 @@ impl Filesystem for Adapter {
         };
         entry(
             reply,
-            self.server()
-                .mknod(caller(request), parent.0, name.as_bytes(), new),
+            server.mknod(caller(request), parent.0, name.as_bytes(), new),
         );
     }
 
@@ -208,6 +229,7 @@ impl Filesystem for Adapter {
         umask: u32,
         reply: ReplyEntry,
     ) {
+        let server = self.server(request);
         let new = NewNode {
             mode,
             umask,
@@ -215,17 +237,18 @@ impl Filesystem for Adapter {
         };
         entry(
             reply,
-            self.server()
-                .mkdir(caller(request), parent.0, name.as_bytes(), new),
+            server.mkdir(caller(request), parent.0, name.as_bytes(), new),
         );
     }
 
-    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(reply, self.server().unlink(parent.0, name.as_bytes()));
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let server = self.server(request);
+        empty(reply, server.unlink(parent.0, name.as_bytes()));
     }
 
-    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(reply, self.server().rmdir(parent.0, name.as_bytes()));
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let server = self.server(request);
+        empty(reply, server.rmdir(parent.0, name.as_bytes()));
     }
 
     fn symlink(
@@ -236,17 +259,17 @@ impl Filesystem for Adapter {
         target: &Path,
         reply: ReplyEntry,
     ) {
+        let server = self.server(request);
         let target = target.as_os_str().as_bytes();
         entry(
             reply,
-            self.server()
-                .symlink(caller(request), parent.0, name.as_bytes(), target),
+            server.symlink(caller(request), parent.0, name.as_bytes(), target),
         );
     }
 
     fn rename(
         &self,
-        _request: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         new_parent: INodeNo,
@@ -254,6 +277,7 @@ impl Filesystem for Adapter {
         flags: fuser::RenameFlags,
         reply: ReplyEmpty,
     ) {
+        let server = self.server(request);
         let flags = if flags.is_empty() {
             RenameFlags::Replace
         } else if flags == fuser::RenameFlags::RENAME_NOREPLACE {
@@ -266,26 +290,27 @@ impl Filesystem for Adapter {
         let (from, to) = (name.as_bytes(), new_name.as_bytes());
         empty(
             reply,
-            self.server()
-                .rename(parent.0, from, new_parent.0, to, flags),
+            server.rename(parent.0, from, new_parent.0, to, flags),
         );
     }
 
     fn link(
         &self,
-        _request: &Request,
+        request: &Request,
         node: INodeNo,
         parent: INodeNo,
         name: &OsStr,
         reply: ReplyEntry,
     ) {
-        entry(reply, self.server().link(node.0, parent.0, name.as_bytes()));
+        let server = self.server(request);
+        entry(reply, server.link(node.0, parent.0, name.as_bytes()));
     }
 
-    fn open(&self, _request: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, request: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let server = self.server(request);
         let writes = flags.acc_mode() != OpenAccMode::O_RDONLY;
         let appends = flags.0 & O_APPEND != 0;
-        match self.server().check_open(node.0, writes, appends) {
+        match server.check_open(node.0, writes, appends) {
             // The kernel names the file with every request, so there is nothing to keep a handle for.
             Ok(()) => reply.opened(
                 FileHandle(0),
@@ -305,14 +330,13 @@ impl Filesystem for Adapter {
         _flags: i32,
         reply: ReplyCreate,
     ) {
+        let server = self.server(request);
         let new = NewNode {
             mode,
             umask,
             device: 0,
         };
-        let answer = self
-            .server()
-            .mknod(caller(request), parent.0, name.as_bytes(), new);
+        let answer = server.mknod(caller(request), parent.0, name.as_bytes(), new);
         match answer {
             Ok(attributes) => reply.created(
                 &FOREVER,
@@ -327,7 +351,7 @@ impl Filesystem for Adapter {
 
     fn read(
         &self,
-        _request: &Request,
+        request: &Request,
         node: INodeNo,
         _handle: FileHandle,
         offset: u64,
@@ -336,12 +360,13 @@ impl Filesystem for Adapter {
         _owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let server = self.server(request);
         BYTES.with_borrow_mut(|bytes| {
             let size = size as usize;
             if bytes.len() < size {
                 bytes.resize(size, 0);
             }
-            match self.server().read(node.0, offset, &mut bytes[..size]) {
+            match server.read(node.0, offset, &mut bytes[..size]) {
                 Ok(read) => reply.data(&bytes[..read]),
                 Err(errno) => reply.error(errno.into()),
             }
@@ -350,7 +375,7 @@ impl Filesystem for Adapter {
 
     fn write(
         &self,
-        _request: &Request,
+        request: &Request,
         node: INodeNo,
         _handle: FileHandle,
         offset: u64,
@@ -360,8 +385,9 @@ impl Filesystem for Adapter {
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        let server = self.server(request);
         let drop_privileges = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        match self.server().write(node.0, offset, data, drop_privileges) {
+        match server.write(node.0, offset, data, drop_privileges) {
             Ok(written) => reply.written(u32::try_from(written).unwrap_or(u32::MAX)),
             Err(errno) => reply.error(errno.into()),
         }
@@ -394,13 +420,14 @@ impl Filesystem for Adapter {
 
     fn fsync(
         &self,
-        _request: &Request,
+        request: &Request,
         node: INodeNo,
         _handle: FileHandle,
         _data_only: bool,
         reply: ReplyEmpty,
     ) {
-        empty(reply, self.server().sync(node.0));
+        let server = self.server(request);
+        empty(reply, server.sync(node.0));
     }
 
     fn opendir(&self, _request: &Request, _node: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -411,13 +438,14 @@ impl Filesystem for Adapter {
 
     fn readdir(
         &self,
-        _request: &Request,
+        request: &Request,
         node: INodeNo,
         _handle: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let answer = self.server().list(node.0, offset, |listed| {
+        let server = self.server(request);
+        let answer = server.list(node.0, offset, |listed| {
             let full = reply.add(
                 INodeNo(u64::from(listed.ino)),
                 listed.next,
@@ -434,13 +462,14 @@ impl Filesystem for Adapter {
 
     fn readdirplus(
         &self,
-        _request: &Request,
+        request: &Request,
         node: INodeNo,
         _handle: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let answer = self.server().list_plus(node.0, offset, |listed| {
+        let server = self.server(request);
+        let answer = server.list_plus(node.0, offset, |listed| {
             // The kernel takes no more than the number and the type from `.` and `..`, and does not count them.
             let full = match &listed.attributes {
                 Some(attributes) => reply.add(
@@ -477,17 +506,19 @@ impl Filesystem for Adapter {
 
     fn fsyncdir(
         &self,
-        _request: &Request,
+        request: &Request,
         node: INodeNo,
         _handle: FileHandle,
         _data_only: bool,
         reply: ReplyEmpty,
     ) {
-        empty(reply, self.server().sync(node.0));
+        let server = self.server(request);
+        empty(reply, server.sync(node.0));
     }
 
-    fn statfs(&self, _request: &Request, _node: INodeNo, reply: ReplyStatfs) {
-        let counts = match self.server().statfs() {
+    fn statfs(&self, request: &Request, _node: INodeNo, reply: ReplyStatfs) {
+        let server = self.server(request);
+        let counts = match server.statfs() {
             Ok(counts) => counts,
             Err(errno) => return reply.error(errno.into()),
         };
@@ -514,7 +545,8 @@ impl Filesystem for Adapter {
         _output_size: u32,
         reply: ReplyIoctl,
     ) {
-        match self.server().ioctl(caller(request), node.0, command, input) {
+        let server = self.server(request);
+        match server.ioctl(caller(request), node.0, command, input) {
             Ok(output) => reply.ioctl(0, &output),
             Err(errno) => reply.error(errno.into()),
         }
@@ -530,34 +562,32 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
+        let server = self.server(request);
         let name = name.as_bytes();
-        let answer = self
-            .server()
-            .set_xattr(caller(request), node.0, name, value, flags);
+        let answer = server.set_xattr(caller(request), node.0, name, value, flags);
         empty(reply, answer);
     }
 
     fn getxattr(
         &self,
-        _request: &Request,
+        request: &Request,
         node: INodeNo,
         name: &OsStr,
         size: u32,
         reply: ReplyXattr,
     ) {
-        xattr(reply, size, self.server().xattr(node.0, name.as_bytes()));
+        let server = self.server(request);
+        xattr(reply, size, server.xattr(node.0, name.as_bytes()));
     }
 
     fn listxattr(&self, request: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
-        xattr(
-            reply,
-            size,
-            self.server().list_xattrs(caller(request), node.0),
-        );
+        let server = self.server(request);
+        xattr(reply, size, server.list_xattrs(caller(request), node.0));
     }
 
-    fn removexattr(&self, _request: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(reply, self.server().remove_xattr(node.0, name.as_bytes()));
+    fn removexattr(&self, request: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let server = self.server(request);
+        empty(reply, server.remove_xattr(node.0, name.as_bytes()));
     }
 
     fn fallocate(
@@ -570,21 +600,21 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let answer = self
-            .server()
-            .allocate(caller(request), node.0, offset, length, mode);
+        let server = self.server(request);
+        let answer = server.allocate(caller(request), node.0, offset, length, mode);
         empty(reply, answer);
     }
 
     fn lseek(
         &self,
-        _request: &Request,
+        request: &Request,
         node: INodeNo,
         _handle: FileHandle,
         offset: i64,
         whence: i32,
         reply: ReplyLseek,
     ) {
+        let server = self.server(request);
         let what = match whence {
             SEEK_DATA => Seek::Data,
             SEEK_HOLE => Seek::Hole,
@@ -592,7 +622,7 @@ impl Filesystem for Adapter {
         };
         let answer = u64::try_from(offset)
             .map_err(|_| ext2dax::Error::NoSuchOffset.into())
-            .and_then(|pos| self.server().seek(node.0, pos, what));
+            .and_then(|pos| server.seek(node.0, pos, what));
         match answer.map(i64::try_from) {
             Ok(Ok(found)) => reply.offset(found),
             Ok(Err(_)) => reply.error(Errno::EINVAL.into()),
@@ -613,9 +643,10 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
+        let server = self.server(request);
         // The answer has 32 bits.
         let length = length.min(LONGEST_COPY);
-        let answer = self.server().copy(
+        let answer = server.copy(
             caller(request),
             (from.0, from_offset),
             (to.0, to_offset),
