@@ -179,6 +179,8 @@ pub struct File {
     pub accessed: Option<Timestamp>,
     links: u64,
     handles: u32,
+    /// It was made without a name and has never had one.
+    nameless: bool,
     /// What the list that a directory hands down says for owner, group and others.
     default_acl: Option<[u16; 3]>,
 }
@@ -227,6 +229,7 @@ impl Model {
             accessed: None,
             links: 2,
             handles: 0,
+            nameless: false,
             default_acl: None,
         };
         Self {
@@ -395,10 +398,47 @@ impl Model {
         if self.names(dir).contains_key(name) {
             return Err(EEXIST);
         }
+        let file = self.born(dir, kind, mode, owner);
+        let is_dir = matches!(file.kind, Kind::Dir(_));
+        let id = self.add(file);
+        self.names_mut(dir).insert(name.clone(), id);
+        if is_dir {
+            self.file_mut(dir).links += 1;
+        }
+        Ok(0)
+    }
+
+    /// Makes a regular file without a name, as if in the directory at `path`, and opens it in a slot.
+    ///
+    /// # Errors
+    /// As `open` with `O_TMPFILE`.
+    pub fn make_nameless(
+        &mut self,
+        slot: usize,
+        path: &[Vec<u8>],
+        mode: u16,
+        owner: (u32, u32),
+    ) -> Outcome {
+        self.listing(path)?;
+        let dir = self.resolve(path)?;
+        let mut file = self.born(dir, Kind::File(Contents::default()), mode, owner);
+        (file.links, file.handles, file.nameless) = (0, 1, true);
+        let id = self.add(file);
+        self.close(slot);
+        self.open.insert(slot, id);
+        Ok(0)
+    }
+
+    fn add(&mut self, file: File) -> FileId {
         let id = self.next;
         self.next += 1;
+        self.files.insert(id, file);
+        id
+    }
+
+    /// A new file as its directory makes it, before it has its name there.
+    fn born(&self, dir: FileId, kind: Kind, mode: u16, owner: (u32, u32)) -> File {
         let is_dir = matches!(kind, Kind::Dir(_));
-        let links = if is_dir { 2 } else { 1 };
         let parent = &self.files[&dir];
         // A set-group-id directory hands its group down, and the bit itself to directories.
         let handed_down = parent.mode & 0o2000;
@@ -406,7 +446,6 @@ impl Model {
             0 => owner.1,
             _ => parent.owner.1,
         };
-        let owner = (owner.0, group);
         let mode = if is_dir { mode | handed_down } else { mode };
         // A list that is handed down takes from the mode what it does not grant.
         let default_acl = parent.default_acl;
@@ -416,24 +455,17 @@ impl Model {
             }
             _ => mode,
         };
-        self.files.insert(
-            id,
-            File {
-                kind,
-                mode,
-                owner,
-                modified: None,
-                accessed: None,
-                links,
-                handles: 0,
-                default_acl: if is_dir { default_acl } else { None },
-            },
-        );
-        self.names_mut(dir).insert(name.clone(), id);
-        if is_dir {
-            self.file_mut(dir).links += 1;
+        File {
+            kind,
+            mode,
+            owner: (owner.0, group),
+            modified: None,
+            accessed: None,
+            links: if is_dir { 2 } else { 1 },
+            handles: 0,
+            nameless: false,
+            default_acl: if is_dir { default_acl } else { None },
         }
-        Ok(0)
     }
 
     fn file_mut(&mut self, id: FileId) -> &mut File {
@@ -496,6 +528,28 @@ impl Model {
         }
         self.names_mut(dir).insert(name.clone(), id);
         self.file_mut(id).links += 1;
+        Ok(0)
+    }
+
+    /// Gives the file that is open in a slot another name, its first one perhaps.
+    ///
+    /// # Errors
+    /// As `linkat` of a file without a name: `ENOENT` where the last one has gone.
+    pub fn link_open(&mut self, slot: usize, to: &[Vec<u8>]) -> Outcome {
+        let Some(&id) = self.open.get(&slot) else {
+            return Ok(0);
+        };
+        let (dir, name) = self.parent(to)?;
+        if self.names(dir).contains_key(name) {
+            return Err(EEXIST);
+        }
+        let file = self.file_mut(id);
+        if file.links == 0 && !file.nameless {
+            return Err(ENOENT);
+        }
+        file.links += 1;
+        file.nameless = false;
+        self.names_mut(dir).insert(name.clone(), id);
         Ok(0)
     }
 
@@ -663,6 +717,12 @@ impl Model {
         if file.handles == 0 && file.links == 0 {
             self.files.remove(&id);
         }
+    }
+
+    /// The file that is open in a slot.
+    #[must_use]
+    pub fn open_file(&self, slot: usize) -> Option<&File> {
+        Some(&self.files[self.open.get(&slot)?])
     }
 
     /// The contents of an open slot.

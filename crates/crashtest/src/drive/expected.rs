@@ -18,16 +18,26 @@ use super::{Bytes, Op, Shown, acl, mode_of_another, seen, seen_names};
 pub fn expected(model: &mut Model, op: &Op, actual: Outcome) -> Outcome {
     let makes = matches!(
         op,
-        Op::Create(..) | Op::Mkdir(..) | Op::Mknod(..) | Op::Symlink(..)
+        Op::Create(..) | Op::Mkdir(..) | Op::Mknod(..) | Op::Symlink(..) | Op::OpenNameless(..)
     );
     let grows = matches!(
         op,
-        Op::Write(..) | Op::Append(..) | Op::WriteOpen(..) | Op::Link(..) | Op::Rename(..)
+        Op::Write(..)
+            | Op::WriteVectored(..)
+            | Op::WriteDirect(..)
+            | Op::Append(..)
+            | Op::WriteOpen(..)
+            | Op::Link(..)
+            | Op::LinkOpen(..)
+            | Op::Rename(..)
     );
     if actual == Err(ENOSPC) && (makes || grows) {
         // A write that fails may have set the time all the same, as in Linux: asking for the contents forgets it.
         match op {
-            Op::Write(path, ..) | Op::Append(path, ..) => drop(model.contents_mut(path)),
+            Op::Write(path, ..)
+            | Op::WriteVectored(path, ..)
+            | Op::WriteDirect(path, ..)
+            | Op::Append(path, ..) => drop(model.contents_mut(path)),
             Op::WriteOpen(slot, ..) => drop(model.open_contents(*slot)),
             _ => {}
         }
@@ -68,7 +78,25 @@ pub fn expected(model: &mut Model, op: &Op, actual: Outcome) -> Outcome {
             .and_then(|contents| seek(contents.size(), *at, actual, true)),
         Op::CopyRange(from, at, to, to_at, len) => model.copy_range(from, *at, to, *to_at, *len),
         Op::Fallocate(path, how, range) => fallocate(model, path, *how, range),
-        Op::Write(path, at, bytes) => {
+        Op::SyncAll => Ok(0),
+        Op::WriteVectored(path, at, pieces) => {
+            let all = pieces.iter().flat_map(|bytes| bytes.make());
+            let mut all: Vec<u8> = all.collect();
+            if all.is_empty() {
+                // Not even its time changes.
+                return model.contents(path).map(|_| 0);
+            }
+            if let Ok(done @ 1..) = actual {
+                all.truncate(usize::try_from(done).expect("a length"));
+            }
+            model.contents_mut(path)?.write(*at, &all);
+            Ok(all.len() as u64)
+        }
+        Op::ReadVectored(path, at, pieces) => {
+            let contents = model.contents(path)?;
+            Ok(seen(&contents.read(*at, pieces.iter().sum())))
+        }
+        Op::Write(path, at, bytes) | Op::WriteDirect(path, at, bytes) => {
             let contents = model.contents_mut(path)?;
             let done = written(*bytes, actual);
             contents.write(*at, &bytes.make()[..done]);
@@ -80,6 +108,10 @@ pub fn expected(model: &mut Model, op: &Op, actual: Outcome) -> Outcome {
             let end = contents.size();
             contents.write(end, &bytes.make()[..done]);
             Ok(done as u64)
+        }
+        Op::ReadDirect(path, at, len) => {
+            let contents = model.contents(path)?;
+            Ok(seen(&contents.read(*at, *len)))
         }
         Op::Read(path, at, len) => match model.file(path).map(|file| &file.kind) {
             Some(Kind::File(contents)) => Ok(seen(&contents.read(*at, *len))),
@@ -115,7 +147,7 @@ pub fn expected(model: &mut Model, op: &Op, actual: Outcome) -> Outcome {
             file.accessed = Some(*accessed);
             file.modified = Some(*modified);
         }),
-        Op::List(path) => model.listing(path).map(seen_names),
+        Op::List(path) | Op::ListSlowly(path, _) => model.listing(path).map(seen_names),
         // What a value may be and what fits is for other systems to compare; the model keeps what it means for modes.
         Op::SetXattr(path, name, value, _) => {
             if actual.is_ok() {
@@ -131,6 +163,9 @@ pub fn expected(model: &mut Model, op: &Op, actual: Outcome) -> Outcome {
         }
         Op::GetXattr(path, _) | Op::ListXattrs(path) => model.file_or_err(path).and(actual),
         Op::Open(slot, path) => model.open(*slot, path),
+        Op::OpenNameless(slot, path, mode) => model.make_nameless(*slot, path, *mode, (0, 0)),
+        Op::LinkOpen(slot, path) => model.link_open(*slot, path),
+        Op::StatOpen(slot) => Ok(model.open_file(*slot).map_or(0, |file| shown(file).seen())),
         Op::WriteOpen(slot, at, bytes) => Ok(model.open_contents(*slot).map_or(0, |contents| {
             let done = written(*bytes, actual);
             contents.write(*at, &bytes.make()[..done]);

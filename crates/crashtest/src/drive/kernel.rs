@@ -3,21 +3,26 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io;
+use std::mem::MaybeUninit;
 use std::ops::Range;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path as HostPath, PathBuf};
 
 use ext2dax::{Fallocate, FileType, SetXattr, Timestamp};
 use rustix::fs::{
-    AtFlags, CWD, FallocateFlags, Gid, Mode, OFlags, RenameFlags, SeekFrom, Timespec, Timestamps,
-    Uid, XattrFlags,
+    AtFlags, CWD, FallocateFlags, Gid, Mode, OFlags, RawDir, RenameFlags, SeekFrom, Timespec,
+    Timestamps, Uid, XattrFlags,
 };
 
 use crate::model::{Outcome, Path};
 use crate::tree;
 
 use super::{Op, Shown, System, seen, seen_names, seen_set, shown_size};
+
+/// What direct reads and writes must be aligned to, in the file and in memory: a page suits every driver.
+pub(super) const DIRECT: usize = 4096;
 
 /// A FIFO that somebody put in a file's place is not waited for.
 const NO_WAIT: i32 = OFlags::NONBLOCK.bits().cast_signed();
@@ -27,6 +32,8 @@ const NO_WAIT: i32 = OFlags::NONBLOCK.bits().cast_signed();
 pub struct Kernel {
     root: PathBuf,
     open: HashMap<usize, fs::File>,
+    /// Open files that should have no name, and the one that they have all the same, out of sight.
+    hidden: HashMap<usize, PathBuf>,
 }
 
 impl Kernel {
@@ -37,6 +44,54 @@ impl Kernel {
         Self {
             root: root.to_owned(),
             open: HashMap::new(),
+            hidden: HashMap::new(),
+        }
+    }
+
+    /// Where files go that should have no name: a directory beside the root, which is there if anybody asks for them.
+    #[must_use]
+    pub fn away(root: &HostPath) -> PathBuf {
+        root.with_extension("away")
+    }
+
+    /// Opens a file without a name where the driver has none such: one whose name nobody looks for.
+    ///
+    /// # Errors
+    /// As `open`, `rename`.
+    pub fn open_hidden(&mut self, slot: usize, path: &Path, mode: u16) -> io::Result<()> {
+        let away = Self::away(&self.root);
+        // It inherits from its directory, whose times stay as they are.
+        let dir = self.host(path);
+        let times = fs::metadata(&dir)?;
+        let name = format!(".nameless-{slot}");
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(u32::from(mode))
+            .open(dir.join(&name))?;
+        self.vacate(slot)?;
+        fs::rename(dir.join(&name), away.join(&name))?;
+        let time = |secs, nanos| Timestamp {
+            secs,
+            nanos: u32::try_from(nanos).expect("below a billion"),
+        };
+        set_times(
+            &dir,
+            time(times.atime(), times.atime_nsec()),
+            time(times.mtime(), times.mtime_nsec()),
+        )?;
+        self.open.insert(slot, file);
+        self.hidden.insert(slot, away.join(name));
+        Ok(())
+    }
+
+    /// Closes a slot.
+    fn vacate(&mut self, slot: usize) -> io::Result<()> {
+        self.open.remove(&slot);
+        match self.hidden.remove(&slot) {
+            Some(hidden) => fs::remove_file(hidden),
+            None => Ok(()),
         }
     }
 
@@ -144,6 +199,7 @@ impl Kernel {
                     .open(self.host(path))?;
             }
             Op::Sync(path) => open(path)?.sync_all()?,
+            Op::SyncAll => rustix::fs::syncfs(fs::File::open(&self.root)?)?,
             Op::SeekData(path, at) => return seek(&open(path)?, SeekFrom::Data(*at)),
             Op::SeekHole(path, at) => return seek(&open(path)?, SeekFrom::Hole(*at)),
             Op::CopyRange(from, at, to, to_at, len) => {
@@ -167,6 +223,31 @@ impl Kernel {
                     .custom_flags(NO_WAIT)
                     .open(self.host(path))?;
                 return read_host(&file, *at, *len);
+            }
+            Op::WriteVectored(path, at, pieces) => {
+                let pieces: Vec<_> = pieces.iter().map(|bytes| bytes.make()).collect();
+                let pieces: Vec<_> = pieces.iter().map(|bytes| io::IoSlice::new(bytes)).collect();
+                return Ok(rustix::io::pwritev(open(path)?, &pieces, *at)? as u64);
+            }
+            Op::ReadVectored(path, at, pieces) => {
+                let mut bufs: Vec<_> = pieces.iter().map(|len| vec![0x5a; *len]).collect();
+                let mut slices: Vec<_> = bufs
+                    .iter_mut()
+                    .map(|buf| io::IoSliceMut::new(buf))
+                    .collect();
+                let done = rustix::io::preadv(open(path)?, &mut slices, *at)?;
+                return Ok(seen(&bufs.concat()[..done]));
+            }
+            Op::WriteDirect(path, at, bytes) => {
+                let file = self.open_direct(path)?;
+                return aligned(&bytes.make(), |bytes| Ok(file.write_at(bytes, *at)? as u64));
+            }
+            Op::ReadDirect(path, at, len) => {
+                let file = self.open_direct(path)?;
+                return aligned(&vec![0x5a; *len], |buf| {
+                    let done = file.read_at(buf, *at)?;
+                    Ok(seen(&buf[..done]))
+                });
             }
             Op::SetLen(path, size) => open(path)?.set_len(*size)?,
             Op::Punch(path, range) => fallocate(
@@ -195,6 +276,7 @@ impl Kernel {
                 }
                 return Ok(seen_names(names));
             }
+            Op::ListSlowly(path, most) => return list_slowly(&self.host(path), *most),
             Op::SetXattr(path, name, value, how) => {
                 let flags = match how {
                     SetXattr::Any => XattrFlags::empty(),
@@ -217,7 +299,24 @@ impl Kernel {
             }
             Op::Open(slot, path) => {
                 let file = open(path)?;
+                self.vacate(*slot)?;
                 self.open.insert(*slot, file);
+            }
+            Op::OpenNameless(slot, path, mode) => {
+                let flags = OFlags::TMPFILE | OFlags::RDWR;
+                let mode = Mode::from_raw_mode(u32::from(*mode));
+                let file = rustix::fs::open(self.host(path), flags, mode)?;
+                self.vacate(*slot)?;
+                self.open.insert(*slot, file.into());
+            }
+            Op::LinkOpen(slot, path) => self.link_open(*slot, path)?,
+            Op::StatOpen(slot) => {
+                let Some(file) = self.open.get(slot) else {
+                    return Ok(0);
+                };
+                let mut shown = shown(&file.metadata()?);
+                shown.links -= u64::from(self.hidden.contains_key(slot));
+                return Ok(shown.seen());
             }
             Op::WriteOpen(slot, at, bytes) => {
                 let Some(file) = self.open.get(slot) else {
@@ -236,10 +335,62 @@ impl Kernel {
                     file.set_len(*size)?;
                 }
             }
-            Op::Close(slot) => drop(self.open.remove(slot)),
+            Op::Close(slot) => self.vacate(*slot)?,
         }
         Ok(0)
     }
+
+    fn open_direct(&self, path: &Path) -> io::Result<fs::File> {
+        fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(OFlags::DIRECT.bits().cast_signed())
+            .open(self.host(path))
+    }
+
+    fn link_open(&mut self, slot: usize, path: &Path) -> io::Result<()> {
+        let Some(file) = self.open.get(&slot) else {
+            return Ok(());
+        };
+        let to = self.host(path);
+        if let Some(hidden) = self.hidden.get(&slot) {
+            rustix::fs::renameat_with(CWD, hidden, CWD, to, RenameFlags::NOREPLACE)?;
+            self.hidden.remove(&slot);
+            return Ok(());
+        }
+        let file = format!("/proc/self/fd/{}", file.as_raw_fd());
+        rustix::fs::linkat(CWD, file, CWD, to, AtFlags::SYMLINK_FOLLOW)?;
+        Ok(())
+    }
+}
+
+/// Lets `work` have a copy of `bytes` in memory that direct calls take.
+fn aligned<R>(bytes: &[u8], work: impl FnOnce(&mut [u8]) -> R) -> R {
+    let mut room = vec![0; bytes.len() + DIRECT];
+    let skip = room.as_ptr().align_offset(DIRECT);
+    let copy = &mut room[skip..skip + bytes.len()];
+    copy.copy_from_slice(bytes);
+    work(copy)
+}
+
+/// Lists with room for `most` of the longest names.
+fn list_slowly(dir: &HostPath, most: usize) -> io::Result<u64> {
+    /// What getdents64 writes of a name of 255 bytes.
+    const LONGEST: usize = 280;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    let dir = rustix::fs::open(dir, flags, Mode::empty())?;
+    let mut room = vec![MaybeUninit::uninit(); most * LONGEST];
+    let mut entries = RawDir::new(dir, &mut room);
+    let mut names = Vec::new();
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            let raw = u16::try_from(entry.file_type().as_raw_mode()).expect("a type");
+            names.push((name.to_vec(), FileType::from_mode(raw).expect("a type")));
+        }
+    }
+    Ok(seen_names(names))
 }
 
 fn chmod(path: &HostPath, mode: u16) -> io::Result<()> {

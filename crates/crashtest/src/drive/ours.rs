@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 
 use ext2dax::{
-    Device, DirBuilder, Error, FileSystem, FileTimes, FileType, Inode, OpenOptions, Permissions,
+    Device, DirBuilder, Error, FileSystem, FileTimes, FileType, Inode, New, OpenOptions,
+    Permissions,
 };
+use ext2dax_pmem::{UserSlice, UserSliceMut};
 
 use crate::model::{Outcome, Path};
 
@@ -16,7 +18,7 @@ pub struct Ours {
     fs: FileSystem,
     /// The directory that the root of every path is.
     below: Vec<u8>,
-    open: HashMap<usize, ext2dax::File>,
+    open: HashMap<usize, Inode>,
 }
 
 impl Ours {
@@ -114,6 +116,7 @@ impl Ours {
                     .open(fs, ours(path))?;
             }
             Op::Sync(path) => open(path)?.sync_all()?,
+            Op::SyncAll => fs.sync()?,
             Op::SeekData(path, at) => return open(path)?.seek_data(*at),
             Op::SeekHole(path, at) => return open(path)?.seek_hole(*at),
             Op::CopyRange(from, at, to, to_at, len) => {
@@ -130,7 +133,25 @@ impl Ours {
                 let file = OpenOptions::new().append(true).open(fs, ours(path))?;
                 return Ok(file.write(&bytes.make()[..])? as u64);
             }
-            Op::Read(path, at, len) => return read_ours(&fs.open(ours(path))?, *at, *len),
+            Op::WriteDirect(path, at, bytes) => {
+                return Ok(open(path)?.write_at(&bytes.make()[..], *at)? as u64);
+            }
+            Op::WriteVectored(path, at, pieces) => {
+                let pieces: Vec<_> = pieces.iter().map(|bytes| bytes.make()).collect();
+                let pieces: Vec<UserSlice<'_>> =
+                    pieces.iter().map(|bytes| (&bytes[..]).into()).collect();
+                return Ok(open(path)?.write_vectored_at(&pieces, *at)? as u64);
+            }
+            Op::ReadVectored(path, at, pieces) => {
+                let mut bufs: Vec<_> = pieces.iter().map(|len| vec![0xa5; *len]).collect();
+                let mut slices: Vec<UserSliceMut<'_>> =
+                    bufs.iter_mut().map(|buf| (&mut buf[..]).into()).collect();
+                let done = open(path)?.read_vectored_at(&mut slices, *at)?;
+                drop(slices);
+                return Ok(seen(&bufs.concat()[..done]));
+            }
+            Op::ReadDirect(path, at, len) => return read_ours(open(path)?.inode(), *at, *len),
+            Op::Read(path, at, len) => return read_ours(fs.open(ours(path))?.inode(), *at, *len),
             Op::SetLen(path, size) => open(path)?.set_len(*size)?,
             Op::Punch(path, range) => open(path)?.punch_hole(range.clone())?,
             Op::ZeroRange(path, range) => open(path)?.zero_range(range.clone())?,
@@ -155,6 +176,21 @@ impl Ours {
                 }
                 return Ok(seen_names(names));
             }
+            Op::ListSlowly(path, most) => {
+                let dir = fs.inode(ours(path))?;
+                let (mut names, mut cookie) = (Vec::new(), 0);
+                loop {
+                    let entries = dir.read_dir(cookie, *most)?;
+                    let Some(last) = entries.last() else { break };
+                    cookie = last.next;
+                    names.extend(entries.into_iter().map(|entry| {
+                        let file_type = entry.file_type.expect("a feature of every image here");
+                        (entry.name.into_vec(), file_type)
+                    }));
+                }
+                names.retain(|(name, _)| name != b"." && name != b"..");
+                return Ok(seen_names(names));
+            }
             Op::SetXattr(path, name, value, how) => {
                 self.inode(path)?.set_xattr(name, value, *how)?;
             }
@@ -162,14 +198,32 @@ impl Ours {
             Op::RemoveXattr(path, name) => self.inode(path)?.remove_xattr(name)?,
             Op::ListXattrs(path) => return Ok(seen_set(self.inode(path)?.list_xattrs()?)),
             Op::Open(slot, path) => {
-                let file = open(path)?;
-                self.open.insert(*slot, file);
+                let inode = open(path)?.inode().clone();
+                self.open.insert(*slot, inode);
+            }
+            Op::OpenNameless(slot, path, mode) => {
+                let new = New {
+                    mode: *mode,
+                    ..New::default()
+                };
+                let inode = fs.inode(ours(path))?.tmpfile(&new)?;
+                self.open.insert(*slot, inode);
+            }
+            Op::LinkOpen(slot, path) => {
+                if let (Some(inode), Some((name, dir))) = (self.open.get(slot), path.split_last()) {
+                    fs.inode(ours(&dir.to_vec()))?.link(name, inode)?;
+                }
+            }
+            Op::StatOpen(slot) => {
+                if let Some(inode) = self.open.get(slot) {
+                    return Ok(shown(inode)?.seen());
+                }
             }
             Op::WriteOpen(slot, at, bytes) => {
                 let Some(file) = self.open.get(slot) else {
                     return Ok(0);
                 };
-                return Ok(file.write_at(&bytes.make()[..], *at)? as u64);
+                return Ok(file.write_at(*at, &bytes.make()[..])? as u64);
             }
             Op::ReadOpen(slot, at, len) => {
                 let Some(file) = self.open.get(slot) else {
@@ -198,9 +252,21 @@ fn shown_device(file_type: FileType, device: Option<Device>) -> Option<(u32, u32
     }
 }
 
-fn read_ours(file: &ext2dax::File, at: u64, len: usize) -> Result<u64, Error> {
+/// An open file as stat shows it.
+fn shown(inode: &Inode) -> Result<Shown, Error> {
+    let attributes = inode.attributes()?;
+    Ok(Shown {
+        mode: u32::from(attributes.file_type.mode() | attributes.permissions),
+        links: attributes.links.into(),
+        owner: (attributes.uid, attributes.gid),
+        size: shown_size(attributes.file_type, attributes.size),
+        device: shown_device(attributes.file_type, attributes.device),
+    })
+}
+
+fn read_ours(file: &Inode, at: u64, len: usize) -> Result<u64, Error> {
     let mut buf = vec![0xa5; len];
-    let done = file.read_at(&mut buf[..], at)?;
+    let done = file.read_at(at, &mut buf[..])?;
     Ok(seen(&buf[..done]))
 }
 

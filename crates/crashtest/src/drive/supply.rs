@@ -6,6 +6,7 @@ use ext2dax::{Fallocate, FileType, RenameFlags, SetXattr, Timestamp};
 
 use crate::model::{Kind, Model, Path};
 
+use super::kernel::DIRECT;
 use super::{Bytes, Limits, Op, Random, acl};
 
 /// The next operation.
@@ -71,7 +72,7 @@ pub fn random_op(random: &mut Random, model: &Model, limits: &Limits) -> Op {
 /// What only a run asks for that compares systems.
 fn rarer_op(random: &mut Random, model: &Model, limits: &Limits) -> Op {
     let size = |random: &mut Random| offset(random, limits.max_size);
-    match random.below(56) {
+    match random.below(80) {
         0..=3 => {
             let how = *random.pick(&[RenameFlags::NoReplace, RenameFlags::Exchange]);
             Op::RenameWith(existing(random, model), target(random, model), how)
@@ -104,8 +105,62 @@ fn rarer_op(random: &mut Random, model: &Model, limits: &Limits) -> Op {
         40..=45 => set_xattr(random, model),
         46..=49 => Op::GetXattr(existing(random, model), xattr_name(random)),
         50..=52 => Op::RemoveXattr(existing(random, model), xattr_name(random)),
-        _ => Op::ListXattrs(existing(random, model)),
+        53..=55 => Op::ListXattrs(existing(random, model)),
+        56..=60 => Op::OpenNameless(slot(random), directory(random, model), any_mode(random)),
+        61..=65 => Op::LinkOpen(slot(random), any_name(random, model)),
+        66..=67 => Op::StatOpen(slot(random)),
+        68..=70 => {
+            let pieces = pieces(random);
+            let len = pieces.iter().map(|bytes| bytes.len as u64).sum::<u64>();
+            let at = size(random).min(limits.max_size - len);
+            Op::WriteVectored(contents(random, model), at, pieces)
+        }
+        71..=73 => {
+            let pieces = pieces(random);
+            let lens = pieces.iter().map(|bytes| bytes.len).collect();
+            Op::ReadVectored(contents(random, model), size(random), lens)
+        }
+        74 => {
+            let bytes = Bytes {
+                len: (1 + usize::try_from(random.below(8)).expect("small")) * DIRECT,
+                seed: random.next(),
+            };
+            let at = size(random).min(limits.max_size - bytes.len as u64);
+            let at = at - at % DIRECT as u64;
+            Op::WriteDirect(contents(random, model), at, bytes)
+        }
+        75 => {
+            let at = size(random);
+            let at = at - at % DIRECT as u64;
+            Op::ReadDirect(contents(random, model), at, 12 * DIRECT)
+        }
+        76..=78 => {
+            let most = 1 + usize::try_from(random.below(4)).expect("small");
+            Op::ListSlowly(directory(random, model), most)
+        }
+        _ if random.one_in(10) => Op::SyncAll,
+        _ => Op::Stat(existing(random, model)),
     }
+}
+
+/// Several pieces of one write or read, empty ones among them.
+fn pieces(random: &mut Random) -> Vec<Bytes> {
+    let piece = |random: &mut Random| {
+        let bound = *random.pick(&[0, 1, 700, 5_000, 20_000]);
+        Bytes {
+            len: usize::try_from(random.below(bound + 1)).expect("small"),
+            seed: random.next(),
+        }
+    };
+    (0..random.below(6)).map(|_| piece(random)).collect()
+}
+
+/// A directory, mostly.
+fn directory(random: &mut Random, model: &Model) -> Path {
+    if random.one_in(8) {
+        return existing(random, model);
+    }
+    random.pick(&model.directories()).clone()
 }
 
 fn set_xattr(random: &mut Random, model: &Model) -> Op {

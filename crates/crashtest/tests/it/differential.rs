@@ -115,10 +115,13 @@ impl Mounts {
         };
         for thread in 0..THREADS {
             let name = format!("t{thread}");
-            mounts.fs.create_dir(&name)?;
-            for root in mounts.roots() {
-                std::fs::create_dir(root.join(&name))?;
-                rustix::fs::chmod(root.join(&name), 0o755.into())?;
+            let away = Kernel::away(Path::new(&name));
+            for name in [Path::new(&name), &away] {
+                mounts.fs.create_dir(name)?;
+                for root in mounts.roots() {
+                    std::fs::create_dir(root.join(name))?;
+                    rustix::fs::chmod(root.join(name), 0o755.into())?;
+                }
             }
         }
         Ok(Some(mounts))
