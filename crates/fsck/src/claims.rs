@@ -91,7 +91,8 @@ pub(crate) fn shared_slots(subject: &Subject<'_>, kind: Kind) -> Vec<Slot> {
         let mut walk = TreeWalk::new(subject, kind, &mut findings);
         walk.is_bad_blocks = subject.ino == 1;
         walk.run(&mut |_, slot: Slot| {
-            let shared = census.shared.test(slot.block) && (!resize || slot.level == 2);
+            let shared =
+                census.shared.test(slot.block) && (!resize || slot.is_own_of_resize_inode(subject));
             if shared {
                 slots.push(slot);
             }

@@ -204,7 +204,11 @@ impl Layout {
             table_blocks,
             descs_per_block,
             desc_blocks,
-            reserved_gdt: sb.s_reserved_gdt_blocks.get().into(),
+            // Without the feature nothing is reserved, whatever the field says.
+            reserved_gdt: match sb.s_feature_compat.get() & feature::COMPAT_RESIZE_INODE {
+                0 => 0,
+                _ => sb.s_reserved_gdt_blocks.get().into(),
+            },
             first_meta_bg: sb.s_first_meta_bg.get(),
             backup_groups: [sb.s_backup_bgs[0].get(), sb.s_backup_bgs[1].get()],
             compat: sb.s_feature_compat.get(),

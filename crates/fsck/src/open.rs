@@ -187,6 +187,17 @@ fn open_with_inodes_count(
     findings: &mut Vec<Finding>,
 ) -> Result<Volume, Error> {
     let mut sb: RawSuperblock = image.value(SUPER_AT);
+    if let Some((right, layout)) = right_inodes_per_group(image, &sb) {
+        let at = SUPER_AT + 40;
+        let finding = Finding::new(Code::SuperInodesPerGroup)
+            .found(sb.s_inodes_per_group.get())
+            .expected(right);
+        findings.push(finding.fix(Fix::word(at, right)));
+        sb.s_inodes_per_group = right.into();
+        let (volume, wrong) = load_with(image, sb, SUPER_AT, 0, layout);
+        findings.extend(wrong);
+        return Ok(volume);
+    }
     sb.s_inodes_count = u32::try_from(finding.expected).unwrap_or(u32::MAX).into();
     let layout =
         Layout::new(&sb, image.len()).map_err(|why| Error::from_unfit(&why, image.len()))?;
@@ -195,6 +206,35 @@ fn open_with_inodes_count(
     let (volume, wrong) = load_with(image, sb, SUPER_AT, 0, layout);
     findings.extend(wrong);
     Ok(volume)
+}
+
+/// The count of all inodes and the inodes of a group contradict each other. If the first inode bitmap is padded from where
+/// the count of all would have it, that is right: to believe the other number is to take files for an inode table.
+fn right_inodes_per_group(image: &Image, sb: &RawSuperblock) -> Option<(u32, Layout)> {
+    let (blocks, first) = (sb.s_blocks_count.get(), sb.s_first_data_block.get());
+    let groups = blocks
+        .checked_sub(first)?
+        .div_ceil(sb.s_blocks_per_group.get());
+    let count = sb.s_inodes_count.get();
+    let right = count.checked_div(groups)?;
+    if right.checked_mul(groups)? != count {
+        return None;
+    }
+    let mut candidate = *sb;
+    candidate.s_inodes_per_group = right.into();
+    let layout = Layout::new(&candidate, image.len()).ok()?;
+    let bitmap = image_word(image, &layout, layout.desc_at(0, 0) + 4);
+    if !layout.holds(bitmap) {
+        return None;
+    }
+    let mut bytes = vec![0; layout.block_size as usize];
+    image.read(layout.at(bitmap), &mut bytes);
+    let padded = |from: u32| {
+        let rest = bytes.get(from as usize / 8..).unwrap_or_default();
+        rest.iter().all(|&byte| byte == 0xFF)
+    };
+    let before = padded(right.saturating_sub(8));
+    (padded(right) && !before).then_some((right, layout))
 }
 
 fn open_given(
@@ -287,7 +327,7 @@ fn saturate_block(at: u64, layout: &Layout) -> u32 {
     u32::try_from(at / u64::from(layout.block_size)).unwrap_or(u32::MAX)
 }
 
-fn load(image: &Image, sb_at: u64, copy: u32, layout: Layout) -> (Volume, Vec<Finding>) {
+pub(crate) fn load(image: &Image, sb_at: u64, copy: u32, layout: Layout) -> (Volume, Vec<Finding>) {
     load_with(image, image.value(sb_at), sb_at, copy, layout)
 }
 

@@ -92,13 +92,10 @@ pub(crate) fn check_resize_inode(image: &Image, volume: &Volume, findings: &mut 
     let raw = image.inode(at);
     let blocks = raw.i_block.map(|block| block.get());
     if !layout.compat(feature::COMPAT_RESIZE_INODE) {
-        if layout.reserved_gdt != 0 {
+        let reserved = volume.sb.s_reserved_gdt_blocks.get();
+        if reserved != 0 {
             let fix = Fix::half(SUPER_AT + 206, 0);
-            findings.push(
-                Finding::new(Code::ResizeReserved)
-                    .found(layout.reserved_gdt)
-                    .fix(fix),
-            );
+            findings.push(Finding::new(Code::ResizeReserved).found(reserved).fix(fix));
         }
         if blocks.iter().any(|&block| block != 0) {
             findings.push(

@@ -112,6 +112,8 @@ problems! {
         "superblock field {name} is {found}, should be {expected}" => "restore the superblock from a backup";
     SuperInodesCount "p0.super.inodes-count" Preamble Damage Manual
         "superblock counts {found} inodes, its groups hold {expected}" => "store the number of the groups";
+    SuperInodesPerGroup "p0.super.inodes-per-group" Preamble Damage Manual
+        "the superblock has {found} inodes a group; the count of all and the bitmaps have {expected}" => "store what they have";
     DescFromBackup "p0.group.from-backup" Preamble Damage Manual
         "the primary group descriptors are bad, those of the backup at block {block} are good" => "restore them from the backup";
     GroupBlockBitmap "p0.group.block-bitmap" Preamble Damage Manual

@@ -276,7 +276,11 @@ fn next_stage(checked: &Checked, asked: &mut Asked<'_>) -> Option<Vec<Finding>> 
 /// When a finding is repaired: what others are counted from comes first.
 fn stage(checked: &Checked, finding: &Finding) -> u8 {
     match finding.code {
-        Code::SuperMagic | Code::SuperField | Code::SuperInodesCount | Code::DescFromBackup => 0,
+        Code::SuperMagic
+        | Code::SuperField
+        | Code::SuperInodesCount
+        | Code::SuperInodesPerGroup
+        | Code::DescFromBackup => 0,
         Code::BadBlocksGroup => 1,
         Code::OrphanHead | Code::OrphanLink => 2,
         Code::OrphanListed => 3,

@@ -5,8 +5,8 @@ use crate::Checked;
 use crate::finding::Finding;
 use crate::fix::Patch;
 use crate::image::Image;
-use crate::layout::SUPER_AT;
-use crate::open::{Metadata, Volume, looks_like_table};
+use crate::layout::{Layout, SUPER_AT};
+use crate::open::{Metadata, Volume, load, looks_like_table};
 use crate::problem::Code;
 use crate::scan::now;
 
@@ -23,7 +23,10 @@ pub(super) fn restore_backup(image: &Image, volume: &Volume) -> bool {
         image.read(layout.desc_at(group, volume.copy), &mut desc);
         image.write(layout.desc_at(group, 0), &desc);
     }
-    if crate::layout::Layout::new(&image.value(SUPER_AT), image.len()).is_err() {
+    // The primary superblock may be what leads to the wrong descriptors.
+    let fits = Layout::new(&image.value(SUPER_AT), image.len())
+        .is_ok_and(|primary| load(image, SUPER_AT, 0, primary).1.is_empty());
+    if !fits {
         let mut sb = volume.sb;
         sb.s_block_group_nr = 0.into();
         // Not valid before the repair has ended.

@@ -6,6 +6,7 @@ use super::dir;
 use super::space::Space;
 use crate::Checked;
 use crate::census::Kind;
+use crate::dirs::{Entry, for_each_block_of};
 use crate::fix::Patch;
 use crate::image::Image;
 use crate::layout::ROOT_INO;
@@ -111,13 +112,35 @@ impl Home {
     }
 }
 
+/// Takes the name lost+found away from what has it.
+fn drop_name(image: &Image, checked: &Checked) {
+    let layout = &checked.volume.layout;
+    let mut bytes = vec![0; layout.block_size as usize];
+    for_each_block_of(image, &checked.volume, &checked.census, ROOT_INO, |place| {
+        image.read(layout.at(place.block), &mut bytes);
+        let mut offset = 0;
+        while let Some(entry) = Entry::parse(&bytes, offset) {
+            if entry.ino != 0 && entry.name == NAME {
+                image.patch(Patch::word(layout.at(place.block) + offset as u64, 0));
+                return false;
+            }
+            offset += entry.rec_len;
+        }
+        true
+    });
+}
+
 /// The lost+found directory; made if it is not there.
 fn lost_found(image: &Image, checked: &Checked, space: &mut Space<'_>) -> Option<u32> {
     let there = dir::find(image, checked, ROOT_INO, NAME);
     if let Some(ino) = there {
         // Just made in this round, it is not in the census yet.
         let made = checked.census.kind(ino) == Kind::FREE;
-        return (made || checked.census.kind(ino) == Kind::DIRECTORY).then_some(ino);
+        if made || checked.census.kind(ino) == Kind::DIRECTORY {
+            return Some(ino);
+        }
+        // Something else has the name. If it has no other, it moves in like everything that has none.
+        drop_name(image, checked);
     }
     let ino = space.inode()?;
     if !make_directory(image, checked, space, ino, ROOT_INO, 0o040_700) {

@@ -87,7 +87,9 @@ fn data_sectors(subject: &Subject<'_>) -> u64 {
 }
 
 fn valid_device(subject: &Subject<'_>) -> bool {
-    if data_sectors(subject) != 0 || subject.has(flag::INDEX) {
+    // The Hurd's count is its own, as in files.
+    let hurd = subject.scan.volume.layout.hurd;
+    if (!hurd && data_sectors(subject) != 0) || subject.has(flag::INDEX) {
         return false;
     }
     // Old drivers left rubbish behind the device number; only with the two flags below is it a sign of damage.

@@ -24,6 +24,14 @@ pub(crate) struct Slot {
     pub(crate) level: u8,
 }
 
+impl Slot {
+    /// Whether the pointer is the one of the resize inode that leads to a block of its own. What lies behind any other is
+    /// not its, whatever garbage stands there.
+    pub(crate) fn is_own_of_resize_inode(&self, subject: &Subject<'_>) -> bool {
+        self.at == subject.at + field::BLOCK + 13 * 4
+    }
+}
+
 /// What the caller made of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Visit {

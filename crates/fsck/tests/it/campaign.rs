@@ -30,6 +30,16 @@ pub(crate) const EXPLAINED: &[(&str, Finder, &str)] = &[
         "e2fsck takes what the field names for a quota inode, and says so only where it has a name",
     ),
     (
+        "p2.entry.duplicate",
+        Finder::Ours,
+        "e2fsck compares the names of one block with each other, not those of different blocks",
+    ),
+    (
+        "superblock.s_rev_level",
+        Finder::Ours,
+        "e2fsck -n asks about features in revision 0, and exits 0",
+    ),
+    (
         "p1.inode.time-epoch",
         Finder::Ours,
         "e2fsck -n says that the time is likely before 1970, and exits 0",

@@ -451,7 +451,9 @@ impl Target {
             ("first block", 40, 16),
         ]);
         let block = to_usize(le(&self.bytes, at + pointer, 4));
-        if block == 0 || (block + 1) * self.block_size > self.bytes.len() {
+        // A device's number is no block.
+        let device = matches!(le(&self.bytes, at, 2) >> 12, 2 | 6) && name != "attribute block";
+        if device || block == 0 || (block + 1) * self.block_size > self.bytes.len() {
             return self.inode_field(ino, random);
         }
         let word = to_usize(random.below(words));
