@@ -97,8 +97,22 @@ impl Split {
         );
     }
 
-    /// The attribute block; `block` is zero.
-    pub(crate) fn write_block(self, attributes: &[Attribute], block: &mut [u8]) {
+    /// What the attribute block holds, for comparing it with others; `None` without one.
+    pub(crate) fn block_key(self, attributes: &[Attribute]) -> Option<Vec<u8>> {
+        let mut key = Vec::new();
+        let outside = attributes.iter().enumerate();
+        for (_, attribute) in outside.filter(|(nr, _)| !self.is_inside(*nr)) {
+            key.push(attribute.index.raw());
+            for bytes in [&attribute.name, &attribute.value] {
+                key.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+                key.extend_from_slice(bytes);
+            }
+        }
+        self.block.then_some(key)
+    }
+
+    /// The attribute block of so many files; `block` is zero.
+    pub(crate) fn write_block(self, attributes: &[Attribute], users: u32, block: &mut [u8]) {
         let outside = attributes.iter().enumerate();
         let outside = outside.filter(|(nr, _)| !self.is_inside(*nr));
         let mut hashes = Vec::new();
@@ -114,7 +128,7 @@ impl Split {
         );
         let header = RawXattrHeader {
             h_magic: U32::new(MAGIC),
-            h_refcount: U32::new(1),
+            h_refcount: U32::new(users),
             h_blocks: U32::new(1),
             h_hash: U32::new(block_hash(hashes)),
             ..RawXattrHeader::default()

@@ -85,6 +85,8 @@ pub struct Filling {
     pub holes: Holes,
     /// Times of files are lowered to this one, in seconds.
     pub latest: Option<i64>,
+    /// Whether files with equal attributes outside their inodes have them in one block.
+    pub share_attributes: bool,
     /// Threads that read and copy; 0 stands for 1.
     pub threads: usize,
 }
@@ -174,7 +176,7 @@ impl Filling {
         options.hash_seed = Some(seed);
         let indexed = options.features.compat.contains(Compat::DIR_INDEX);
         let seed = indexed.then(|| digest::seed_words(seed));
-        let needs = Needs::new(&tree, &numbered, &options, seed)?;
+        let needs = Needs::new(&tree, &numbered, &options, seed, self.share_attributes)?;
         check_block_counts(&tree, &numbered, &needs, &options)?;
         let search = Search {
             filling: self,
@@ -434,6 +436,18 @@ impl FilledPlan {
     #[must_use]
     pub fn content_digest(&self) -> Option<u128> {
         self.digest
+    }
+
+    /// Files whose time was lowered to the latest one that is allowed.
+    #[must_use]
+    pub fn clamped_times(&self) -> u64 {
+        let latest = self.latest.unwrap_or(i64::MAX);
+        let times = self.numbered.order.iter();
+        let times = times.filter_map(|&id| self.tree.node(id).meta.time);
+        let later = |time: &ext2dax_format::Timestamp| {
+            time.secs > latest || time.secs == latest && time.nanos > 0
+        };
+        times.filter(later).count() as u64
     }
 
     /// Whether the UUID is still to follow from the contents.

@@ -2,6 +2,8 @@
 //! written. The same tree in the same geometry is always laid out the same way, and a longer image changes nothing, so
 //! the end of the last block in use is the smallest size.
 
+use std::collections::HashMap;
+
 use ext2dax_format::htree::Seed;
 
 use crate::attributes::{self, Split};
@@ -19,6 +21,8 @@ pub(crate) use branch::Branches;
 use names::Packing;
 use space::{Gap, Grid, LargeSpace};
 
+/// The most files that use one attribute block: Linux makes no more, and checkers accept no more.
+const MAX_USERS: u32 = 1024;
 /// Bytes that one entry of a page table can map.
 pub(crate) const HUGE: u64 = 2 << 20;
 
@@ -29,6 +33,10 @@ pub(crate) struct Need {
     pub(crate) packing: Option<Packing>,
     /// Where its attributes go.
     pub(crate) attributes: Split,
+    /// The place of the file whose attribute block it uses, too.
+    pub(crate) shares: Option<u32>,
+    /// Files that use its attribute block.
+    pub(crate) users: u32,
     /// Indirect blocks.
     indirect: u32,
     /// Blocks of contents.
@@ -66,7 +74,9 @@ impl Needs {
         numbered: &Numbered,
         options: &Options,
         seed: Option<Seed>,
+        share: bool,
     ) -> Result<Self, SourceError> {
+        let mut shared = HashMap::new();
         let addr_bits = options.block_size.trailing_zeros() - 2;
         let mut all = Vec::with_capacity(numbered.order.len());
         let mut total = 0;
@@ -77,6 +87,8 @@ impl Needs {
             let mut need = Need {
                 packing: None,
                 attributes: split,
+                shares: None,
+                users: 1,
                 indirect: 0,
                 blocks: 0,
             };
@@ -103,9 +115,10 @@ impl Needs {
             }
             let runs = runs_of(tree, id, &need);
             need.indirect = Branches::new(runs.as_ref(), addr_bits).count();
-            total += u64::from(need.blocks)
-                + u64::from(need.indirect)
-                + u64::from(need.attributes.block);
+            if share && let Some(key) = split.block_key(&node.attributes) {
+                need.shares = share_block(&mut all, &mut shared, key, place);
+            }
+            total += u64::from(need.total()) - u64::from(need.shares.is_some());
             all.push(need);
         }
         Ok(Self {
@@ -118,6 +131,29 @@ impl Needs {
     /// Blocks that everything takes together.
     pub(crate) fn total(&self) -> u64 {
         self.total
+    }
+}
+
+/// The file that has an attribute block with these contents already, if it can have another user; else the file at
+/// `place` is the one for those after it.
+fn share_block(
+    all: &mut [Need],
+    shared: &mut HashMap<Vec<u8>, u32>,
+    key: Vec<u8>,
+    place: u32,
+) -> Option<u32> {
+    let first = *shared.entry(key.clone()).or_insert(place);
+    match all.get_mut(first as usize) {
+        Some(need) if need.users < MAX_USERS => {
+            need.users += 1;
+            Some(first)
+        }
+        Some(_) => {
+            shared.insert(key, place);
+            None
+        }
+        // It is this file itself.
+        None => None,
     }
 }
 
@@ -328,6 +364,9 @@ impl Placing<'_> {
     fn small(&mut self, space: &mut space::Space, which: std::ops::Range<usize>) {
         for nr in which {
             let (id, need) = (self.numbered.order[nr], &self.needs.all[nr]);
+            let shared = need
+                .shares
+                .map(|first| self.files[first as usize].attributes);
             let placed = &mut self.files[nr];
             let mut missing = 0;
             let mut one = |space: &mut space::Space| {
@@ -337,7 +376,7 @@ impl Placing<'_> {
                 })
             };
             if need.attributes.block {
-                placed.attributes = one(space);
+                placed.attributes = shared.unwrap_or_else(|| one(space));
             }
             let steps = std::mem::take(&mut placed.extents);
             let mut rest = 0;

@@ -30,6 +30,47 @@
 //! filled.write(&Medium::memory(&pmem), Before::Zeroes, |_| {})?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! What the program can, these can: it is a parser of options around them. Rules say what becomes of a source, sources are
+//! layers, a [`Filling`] says what shapes the image, and [`Merging`] puts a tree into an image that is there.
+//!
+//! ```
+//! # let dir = tempfile::tempdir()?;
+//! # std::fs::create_dir_all(dir.path().join("rootfs/etc"))?;
+//! # std::fs::write(dir.path().join("rootfs/etc/hosts"), "127.0.0.1 localhost")?;
+//! # std::fs::write(dir.path().join("rootfs/etc/hosts.o"), "")?;
+//! # std::env::set_current_dir(dir.path())?;
+//! use ext2dax_mkfs::{Before, Filling, Free, Glob, Medium, Options, Owners, Rules, Size, Tree};
+//! use ext2dax_pmem::{Access, FileRegion, Pmem};
+//!
+//! let rules = Rules {
+//!     exclude: vec![Glob::new("*.o")],
+//!     owners: Owners::All(0, 0),
+//!     ..Rules::default()
+//! };
+//! let mut tree = Tree::new();
+//! tree.add_directory("rootfs", &rules, 2)?;
+//! // Another layer: tree.add_tar("layer.tar.zst", &rules, ".")?; nodes: tree.add_device_table("devices")?;
+//! let filling = Filling {
+//!     options: Options {
+//!         label: b"root".to_vec(),
+//!         ..Options::with_block_size(1024)
+//!     },
+//!     size: Size::Smallest,
+//!     free: Free::Bytes(1 << 20),
+//!     threads: 2,
+//!     ..Filling::default()
+//! };
+//! // Everything that can be refused is refused here, with the size that is needed.
+//! let mut filled = filling.plan(tree)?;
+//! std::fs::File::create_new("disk.img")?.set_len(filled.len_bytes())?;
+//! let region = FileRegion::open("disk.img", Access::ReadWrite)?;
+//! let file = region.file().try_clone()?;
+//! let pmem = Pmem::new(region);
+//! filled.write(&Medium::file(&pmem, &file, 0), Before::Zeroes, |_| {})?;
+//! assert_eq!(filled.files(), 4); // the root, lost+found, etc, hosts
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 #![cfg_attr(not(feature = "std"), no_std)]
 

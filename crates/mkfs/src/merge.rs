@@ -182,7 +182,7 @@ impl Merging {
             self.threads.max(1),
         )?;
         // New directories are packed in the order of names, without an index.
-        let needs = Needs::new(&tree, &numbered, &options, None)?;
+        let needs = Needs::new(&tree, &numbered, &options, None, false)?;
         let needed = survey::run(fs, &tree, &numbered, &needs)?;
         Ok(MergePlan {
             tree,

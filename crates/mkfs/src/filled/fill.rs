@@ -250,9 +250,10 @@ impl FilledPlan {
             &self.needs.all[place as usize],
             &self.layout.files[place as usize],
         );
-        if placed.attributes != 0 {
+        if placed.attributes != 0 && need.shares.is_none() {
             let block = out.room(self.offset(placed.attributes), self.block_size())?;
-            need.attributes.write_block(&node.attributes, block);
+            need.attributes
+                .write_block(&node.attributes, need.users, block);
         }
         match &node.body {
             Body::Directory(_) => self.directory(place, id, out)?,

@@ -74,7 +74,7 @@ pub(crate) struct Args {
     /// Extended options: offset=, root_owner[=U:G], root_perms=, hash_seed=, num_backup_sb=, resize=, stride=,
     /// stripe_width=, revision=, test_fs, nodiscard, discard, assume_storage_prezeroed[=1], reproducible, align=2M|none,
     /// align_base=, no_copy_xattrs,
-    /// root_selinux=LABEL
+    /// root_selinux=LABEL, share_xattr_blocks
     #[arg(short = 'E', value_name = "KEY[=VALUE]", action = ArgAction::Append)]
     pub(crate) extended: Vec<String>,
     /// File system type: ext2
@@ -163,6 +163,8 @@ pub(crate) struct Request {
     pub(crate) notes: Vec<String>,
     /// What is as asked and may not be as meant.
     pub(crate) warnings: Vec<String>,
+    /// Equal attributes share a block.
+    pub(crate) share_attributes: bool,
     /// SELinux label of the root directory.
     pub(crate) root_label: Option<String>,
 }
@@ -205,6 +207,7 @@ impl Args {
             notes: Vec::new(),
             warnings: Vec::new(),
             root_label: None,
+            share_attributes: false,
         };
         extended::apply(&self.extended, &mut request)?;
         request.check_alignment();
@@ -231,6 +234,9 @@ impl Args {
     /// An image whose size is computed has no room to grow and none for root alone, unless asked.
     fn settle_contents(&self, request: &mut Request) -> anyhow::Result<()> {
         self.contents.check()?;
+        if request.share_attributes && !self.contents.given() {
+            bail!("-E share_xattr_blocks: needs contents, see -d");
+        }
         if request.size == Asked::Smallest && !self.contents.given() {
             bail!("SIZE auto: needs contents, see -d");
         }

@@ -17,7 +17,7 @@ use crate::{
 #[derive(ClapArgs, Debug)]
 #[command(next_help_heading = "Contents")]
 pub(crate) struct ContentsArgs {
-    /// Fill the image from a directory or a tar archive, plain, gzip or zstd; - is an archive from the standard input.
+    /// Fill the image from a directory or a tar archive, plain, gzip, zstd or xz; - is an archive from the standard input.
     /// Several add up, later ones replace what earlier ones brought
     #[arg(short = 'd', value_name = "DIR|TAR|-", action = ArgAction::Append)]
     sources: Vec<OsString>,
@@ -239,6 +239,7 @@ impl ContentsArgs {
             },
             holes: self.holes()?,
             latest: request.latest,
+            share_attributes: request.share_attributes,
             threads: self.threads(),
         })
     }

@@ -54,6 +54,7 @@ fn apply_one(key: &str, value: Option<&str>, request: &mut Request) -> anyhow::R
         "stride" => options.raid.0 = u16::try_from(number()?).context("must be below 65536")?,
         "stripe_width" | "stripe-width" => options.raid.1 = number()?,
         "revision" => options.revision = number()?,
+        "share_xattr_blocks" => request.share_attributes = true,
         "root_selinux" => request.root_label = Some(needed()?.to_owned()),
         "test_fs" => options.test_fs = true,
         "reproducible" => request.reproducible = true,

@@ -152,6 +152,8 @@ fn print_json(
         object["contents"] = json!({
             "files": filled.files(),
             "bytes_in_blocks": filled.data_bytes(),
+            "digest": filled.content_digest().map(|digest| format!("{digest:032x}")),
+            "clamped_times": filled.clamped_times(),
             "large_files": coverage.large_files,
             "large_bytes": coverage.large_bytes,
             "large_bytes_aligned": coverage.aligned_bytes,

@@ -1,4 +1,4 @@
-//! Archives as a source: ustar, pax and GNU tar, plain or packed with gzip or zstd.
+//! Archives as a source: ustar, pax and GNU tar, plain or packed with gzip, zstd or xz.
 //!
 //! The members of an archive that can be read anywhere stay where they are until the image is written. Those of a
 //! stream are kept in a file without a name meanwhile, because the layout depends on all of them.
@@ -56,7 +56,7 @@ struct Archive<'a> {
 }
 
 impl Tree {
-    /// Adds the members of a tar archive, plain or packed with gzip or zstd; `-` is the standard input. A later member
+    /// Adds the members of a tar archive, plain or packed with gzip, zstd or xz; `-` is the standard input. A later member
     /// of a name replaces an earlier one. What cannot be read twice is kept in a nameless file in `spool` until the
     /// image is written.
     ///

@@ -128,12 +128,13 @@ fn every_form_of_tar_arrives_whole() {
     // Archives have no sockets.
     let _ = fs::remove_file(source.join("socket"));
     let expected = look(&source);
-    let forms: [&[&str]; 5] = [
+    let forms: [&[&str]; 6] = [
         &["--format=pax", "--sparse", "--sparse-version=0.0"],
         &["--format=pax", "--sparse", "--sparse-version=0.1"],
         &["--format=pax", "--sparse", "--sparse-version=1.0"],
         &["--format=pax", "--sparse", "--gzip"],
         &["--format=pax", "--sparse", "--zstd"],
+        &["--format=pax", "--sparse", "--xz"],
     ];
     for form in forms {
         let mut tar = Command::new("tar");
@@ -682,6 +683,54 @@ fn a_target_that_fills_up_is_an_error_and_keeps_the_old_file() {
         (old.as_slice(), names),
         (&b"old"[..], 1 + usize::from(empty.status.success()))
     );
+}
+
+/// Equal attributes outside of inodes lie in one block, as far as checkers allow it.
+#[test]
+fn equal_attributes_share_blocks_when_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = || {
+        let mut tree = Tree::new();
+        for nr in 0..1500 {
+            let path = format!("{nr}");
+            tree.file(&path, Meta::new(0o600), *b"").unwrap();
+            tree.attribute(&path, b"user.small", b"1").unwrap();
+            tree.attribute(&path, b"trusted.large", &[7; 700]).unwrap();
+        }
+        tree.file("other", Meta::new(0o600), *b"x").unwrap();
+        tree.attribute("other", b"trusted.large", &[8; 700])
+            .unwrap();
+        tree
+    };
+    for block_size in [1024, 4096] {
+        let filling = |share_attributes| Filling {
+            options: Options::with_block_size(block_size),
+            share_attributes,
+            threads: 2,
+            ..Filling::default()
+        };
+        let alone = filling(false).plan(tree()).unwrap().data_bytes();
+        let mut filled = filling(true).plan(tree()).unwrap();
+        // 1,024 files and the other 476.
+        let saved = alone - filled.data_bytes();
+        assert_eq!(saved, 1498 * u64::from(block_size));
+        let pmem = in_memory(&mut filled);
+        let report = ext2dax_fsck::check(&pmem, &ext2dax_fsck::CheckOptions::default());
+        assert!(report.as_ref().unwrap().is_clean(), "{report:?}");
+        let image = dir.path().join("image");
+        fs::write(&image, bytes(&pmem)).unwrap();
+        if judge::present("e2fsck") {
+            judge::e2fsck_clean(&image, &block_size.to_string());
+        }
+        mounted(&image, &dir.path().join("mnt"), |at| {
+            for name in ["0", "1023", "1024", "1499"] {
+                let mut value = [0; 701];
+                let path = at.join(name);
+                let len = rustix::fs::getxattr(path, "trusted.large", &mut value[..]);
+                assert_eq!((len, value[699]), (Ok(700), 7), "{name}");
+            }
+        });
+    }
 }
 
 /// No file, table or directory lies on a bad block, and checkers know all of them.

@@ -158,7 +158,12 @@ fn hosts_that_differ_in_everything_make_equal_images() {
     } else {
         eprintln!("skipped: another user, which needs root");
     }
-    let output = command.output().unwrap();
+    // A child that another test has just forked may still hold the copy open for writing.
+    let mut output = command.output().unwrap();
+    while output.stderr.ends_with(b"Text file busy\n") {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        output = command.output().unwrap();
+    }
     assert!(output.status.success(), "{output:?}");
     let second = fs::read(&target).unwrap();
     let same = first.iter().zip(&second).position(|(a, b)| a != b);

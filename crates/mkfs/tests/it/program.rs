@@ -225,6 +225,33 @@ fn source_date_epoch_makes_images_equal() {
 }
 
 #[test]
+fn json_tells_digest_and_times_that_were_lowered() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("s")).unwrap();
+    for (nr, seconds) in [(1, 1_000_000_000), (2, 1_600_000_000), (3, 1_700_000_001)] {
+        let file = std::fs::File::create(dir.path().join(format!("s/{nr}"))).unwrap();
+        let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+        file.set_modified(time).unwrap();
+    }
+    let run = |label: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mkfs-ext2dax"));
+        command
+            .current_dir(dir.path())
+            .args(["--json", "-F", "-L", label, "-d", "s", "x", "auto"])
+            .env("SOURCE_DATE_EPOCH", "1600000000");
+        let output = command.output().unwrap();
+        let object: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        object["contents"].clone()
+    };
+    let (one, two) = (run("one"), run("two"));
+    assert_eq!(one["clamped_times"], 1);
+    assert_eq!(one["digest"].as_str().unwrap().len(), 32);
+    assert_eq!(one, two, "the label is no content");
+    std::fs::write(dir.path().join("s/1"), "x").unwrap();
+    assert_ne!(one["digest"], run("one")["digest"]);
+}
+
+#[test]
 fn the_environment_gives_time_and_configuration() {
     let dir = tempfile::tempdir().unwrap();
     let config =

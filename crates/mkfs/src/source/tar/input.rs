@@ -14,6 +14,7 @@ enum Packed {
     Plain,
     Gzip,
     Zstd,
+    Xz,
     /// Something that is not unpacked here.
     Other(&'static str),
 }
@@ -25,7 +26,7 @@ impl Packed {
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
             // A frame to be skipped may come first.
             [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
-            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Other("xz"),
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Xz,
             [b'B', b'Z', b'h', ..] => Self::Other("bzip2"),
             [0x04, 0x22, 0x4d, 0x18, ..] => Self::Other("lz4"),
             [b'P', b'K', 3, 4, ..] => Self::Other("zip"),
@@ -81,6 +82,7 @@ impl Input {
             Packed::Plain => Box::new(stream),
             Packed::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(stream)),
             Packed::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(stream)?),
+            Packed::Xz => Box::new(lzma_rust2::XzReader::new(stream, true)),
             Packed::Other(name) => {
                 let text = format!("packed with {name}: unpack it on the way, as with {name} -dc");
                 return Err(io::Error::other(text));
