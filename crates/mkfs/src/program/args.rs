@@ -53,7 +53,7 @@ pub(crate) struct Args {
     /// Directory where it was last mounted
     #[arg(short = 'M', value_name = "DIR")]
     pub(crate) last_mounted: Option<String>,
-    /// UUID, or clear, random, time
+    /// UUID, or clear, random, time (of version 1), content (from the contents and options: what images with contents get)
     #[arg(short = 'U', value_name = "UUID")]
     pub(crate) uuid: Option<String>,
     /// Percentage of blocks that only root may take, 0 to 50, fractions allowed
@@ -422,7 +422,7 @@ impl Args {
         options.uuid = match self.uuid.as_deref() {
             None | Some("random" | "content") => None,
             Some("clear" | "null") => Some([0; 16]),
-            Some("time") => bail!("-U time: names a network card; use random"),
+            Some("time") => Some(time_uuid()),
             Some(text) => {
                 let uuid = uuid::Uuid::try_parse(text).ok();
                 Some(
@@ -448,6 +448,23 @@ impl Request {
             ));
         }
     }
+}
+
+/// Version 1, from the clock. No network card is named: its place has random bits, marked as such (RFC 9562, 6.10).
+fn time_uuid() -> [u8; 16] {
+    /// Steps of 100 ns from the start of the Gregorian calendar to 1970.
+    const EPOCH: u64 = 0x01b2_1dd2_1381_4000;
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    let ticks = u64::try_from(since.as_nanos() / 100).unwrap_or(0);
+    let random = *uuid::Uuid::new_v4().as_bytes();
+    let [.., a, b, c, d, e, f] = random;
+    let counter = u16::from_le_bytes([random[0], random[1]]);
+    let node = [a | 1, b, c, d, e, f];
+    let ticks = ticks.wrapping_add(EPOCH);
+    let builder = uuid::Builder::from_gregorian_timestamp(ticks, counter, &node);
+    *builder.into_uuid().as_bytes()
 }
 
 /// Numbers of bad blocks as badblocks(8) writes them: in any order, some more than once.

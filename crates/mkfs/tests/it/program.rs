@@ -59,7 +59,6 @@ fn every_refusal_is_one_line_and_leaves_no_file() {
         ("-r 2 x 8m", "revision 2"),
         ("-L seventeen-letters x 8m", "longer than 16 bytes"),
         ("-U nonsense x 8m", "not a UUID"),
-        ("-U time x 8m", "use random"),
         ("-e explode x 8m", "-e explode"),
         ("-o beos x 8m", "-o beos"),
         ("-O extents x 8m", "-O extents: not a feature of ext2"),
@@ -185,6 +184,25 @@ fn json_is_one_object() {
         "bare size counts blocks"
     );
     assert_eq!(object["made"], true);
+}
+
+#[test]
+fn identifiers_are_of_the_kind_that_was_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let uuid = |which: &str| {
+        let text = made(dir.path(), &format!("--json -F -U {which} x 4m"));
+        let object: serde_json::Value = serde_json::from_str(&text).unwrap();
+        object["uuid"].as_str().unwrap().to_owned()
+    };
+    let version = |text: &str| text.as_bytes()[14];
+    let (one, two) = (uuid("time"), uuid("time"));
+    assert_eq!((version(&one), one == two), (b'1', false));
+    assert_eq!(version(&uuid("random")), b'4');
+    let (one, two) = (uuid("content"), uuid("content"));
+    assert_eq!((version(&one), one == two), (b'5', true));
+    assert_eq!(uuid("clear"), "00000000-0000-0000-0000-000000000000");
+    let own = "01234567-89ab-cdef-0123-456789abcdef";
+    assert_eq!(uuid(own), own);
 }
 
 #[test]
