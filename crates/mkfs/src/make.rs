@@ -11,7 +11,7 @@ use crate::{Before, Options, Plan};
 /// emptied first.
 ///
 /// # Errors
-/// What the operating system says, or a [`Refusal`].
+/// What the operating system says, or a [`Refusal`](crate::Refusal).
 pub fn make_file(path: impl AsRef<Path>, options: &Options, len: u64) -> anyhow::Result<Plan> {
     let path = path.as_ref();
     let plan = Plan::new(options, len)?;
@@ -24,7 +24,7 @@ pub fn make_file(path: impl AsRef<Path>, options: &Options, len: u64) -> anyhow:
 /// Makes an image in memory.
 ///
 /// # Errors
-/// No memory, or a [`Refusal`].
+/// No memory, or a [`Refusal`](crate::Refusal).
 pub fn make_memory(options: &Options, len: u64) -> anyhow::Result<Pmem> {
     let plan = Plan::new(options, len)?;
     let pmem = Pmem::new(AnonRegion::new(plan.len_bytes())?);

@@ -146,7 +146,7 @@ impl Plan {
         let geometry = &self.geometry;
         let bytes = |block: u32| u64::from(block) << geometry.block_bits();
         let first = u64::from(geometry.block_size()).max(SUPERBLOCK_OFFSET + 1024);
-        let mut all = vec![0..first];
+        let mut all: Vec<_> = core::iter::once(0..first).collect();
         if !super_only {
             all.extend(self.swept());
         }

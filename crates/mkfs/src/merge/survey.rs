@@ -118,13 +118,13 @@ impl Survey<'_> {
     fn answer(&self) -> Result<(u64, u64), MergeError> {
         let (blocks, inodes) = (self.blocks.most(), self.inodes.most());
         let stat = self.fs.statfs();
-        if blocks > stat.blocks_free || inodes > u64::from(stat.inodes_free) {
+        if blocks > stat.blocks_free || inodes > stat.inodes_free {
             let kib = |blocks: u64| blocks * u64::from(stat.block_size) / 1024;
             return Err(MergeError::TooLarge {
                 needed_kib: kib(blocks),
                 free_kib: kib(stat.blocks_free),
                 needed_inodes: inodes,
-                free_inodes: u64::from(stat.inodes_free),
+                free_inodes: stat.inodes_free,
             });
         }
         Ok((blocks, inodes))

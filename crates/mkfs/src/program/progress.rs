@@ -16,7 +16,7 @@ const STEP: Duration = Duration::from_millis(100);
 /// Where progress goes.
 pub(super) enum Bar {
     None,
-    Bar(indicatif::ProgressBar),
+    Drawn(indicatif::ProgressBar),
     /// `PASS CURRENT MAXIMUM NAME` each, as fsck's `-C FD` has it.
     Lines(Lines),
 }
@@ -31,7 +31,7 @@ pub(super) struct Lines {
 impl Bar {
     /// As `--progress` says; without it a bar on a terminal.
     pub(super) fn new(args: &Args) -> anyhow::Result<Self> {
-        let draws = || Self::Bar(indicatif::ProgressBar::new(0));
+        let draws = || Self::Drawn(indicatif::ProgressBar::new(0));
         match args.progress.as_deref() {
             None if std::io::stderr().is_terminal() && !args.quiet && !args.json => Ok(draws()),
             None | Some("none") => Ok(Self::None),
@@ -59,7 +59,7 @@ impl Bar {
     pub(super) fn step(&mut self, Progress { done, all }: Progress) {
         match self {
             Self::None => {}
-            Self::Bar(bar) => {
+            Self::Drawn(bar) => {
                 bar.set_length(all);
                 bar.set_position(done);
             }
@@ -68,7 +68,7 @@ impl Bar {
     }
 
     pub(super) fn finish(&self) {
-        if let Self::Bar(bar) = self {
+        if let Self::Drawn(bar) = self {
             bar.finish_and_clear();
         }
     }
