@@ -5,6 +5,7 @@
 //! `EXT2DAX_SEED=n` repeats a run; `EXT2DAX_SOAK=1` makes it long, `EXT2DAX_OPERATIONS=n` as long as wanted.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use ext2dax::{FileSystem, OpenOptions};
@@ -56,6 +57,9 @@ const SHAPES: [Shape; 10] = [
     shape(32_768, 256),
     shape(65_536, 256),
 ];
+
+/// How long a count may lag behind.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Each works in a directory of its own.
 const THREADS: u64 = 2;
@@ -169,6 +173,32 @@ impl Mounts {
         Ok(())
     }
 
+    /// What statfs says: sizes, limits and inodes in use are the same on all sides.
+    fn compare_counts(&self) -> Result<()> {
+        let ours = self.fs.statfs();
+        let wanted = Counts {
+            block_size: ours.block_size.into(),
+            blocks: ours.blocks,
+            inodes: ours.inodes.into(),
+            inodes_used: u64::from(ours.inodes) - ours.inodes_free,
+            name_max: ours.name_max.into(),
+        };
+        for root in self.roots() {
+            let start = Instant::now();
+            // The last file without a name goes when the kernel says that it has forgotten it.
+            while Counts::of(root)? != wanted && start.elapsed() < PATIENCE {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            let found = Counts::of(root)?;
+            ensure!(
+                found == wanted,
+                "{}: {found:?}, the library {wanted:?}",
+                root.display()
+            );
+        }
+        Ok(())
+    }
+
     fn unmount(self) -> Result<()> {
         self.fs.unmount().context("the library")?;
         judge::clean(&self.images[0]).context("the library's image")?;
@@ -180,6 +210,29 @@ impl Mounts {
             kernel.unmount()?;
         }
         Ok(())
+    }
+}
+
+/// What statfs says of a file system.
+#[derive(Debug, PartialEq, Eq)]
+struct Counts {
+    block_size: u64,
+    blocks: u64,
+    inodes: u64,
+    inodes_used: u64,
+    name_max: u64,
+}
+
+impl Counts {
+    fn of(root: &Path) -> Result<Self> {
+        let found = rustix::fs::statvfs(root)?;
+        Ok(Self {
+            block_size: found.f_bsize,
+            blocks: found.f_blocks,
+            inodes: found.f_files,
+            inodes_used: found.f_files - found.f_ffree,
+            name_max: found.f_namemax,
+        })
     }
 }
 
@@ -240,6 +293,7 @@ fn round(shape: &Shape, seed: u64, count: u64, progress: &Progress) -> Result<Ta
     })?;
     let (models, tallies): (Vec<_>, Vec<_>) = done.into_iter().unzip();
     mounts.compare(&models)?;
+    mounts.compare_counts()?;
     mounts.unmount()?;
     let mut tally = Tally::new();
     for (what, times) in tallies.into_iter().flatten() {

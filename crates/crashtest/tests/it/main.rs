@@ -20,6 +20,7 @@ mod hostile;
 mod interop_model;
 mod interop_read;
 mod limits;
+mod listing;
 mod load;
 mod measured_limits;
 mod pjdfstest;
