@@ -86,6 +86,11 @@ impl Dir {
         self.parent.fetch_min(parent, Ordering::Relaxed) == NOBODY
     }
 
+    /// Of several directories that have an entry for it, this is the one.
+    pub(crate) fn set_parent(&self, parent: u32) {
+        self.parent.store(parent, Ordering::Relaxed);
+    }
+
     pub(crate) fn dotdot(&self) -> u32 {
         self.dotdot.load(Ordering::Relaxed)
     }

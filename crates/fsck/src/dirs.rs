@@ -92,10 +92,41 @@ pub(crate) fn plain_scan<'a>(
     }
 }
 
-/// The first entry that leads to a directory is its name; any other is one too many. Threads have only seen that there
-/// are others: which comes first is decided here, in the order of the directories.
+/// One entry that leads to a directory is its name, any other is one too many: the first one in the directory that its `..`
+/// leads to, or else the first of all. Threads have only seen that there are others: it is decided here, in the order of the
+/// directories.
 fn report_second_names(scan: Scan<'_>, children: &[u32], findings: &mut Vec<Finding>) {
+    let census = scan.census;
+    for_each_entry(scan, children, |subject, _, entry| {
+        if let Some(dir) = census.dir(entry.ino)
+            && dir.dotdot() == subject.ino
+        {
+            dir.set_parent(subject.ino);
+        }
+    });
     let mut named = hashbrown::HashSet::new();
+    for_each_entry(scan, children, |subject, place, entry| {
+        let parent = census.parent(entry.ino);
+        if subject.ino != parent || !named.insert(entry.ino) {
+            let at = scan.volume.layout.at(place.block) + entry.offset as u64;
+            let finding = Finding::new(Code::LinkDir)
+                .ino(entry.ino)
+                .parent(subject.ino)
+                .block(place.block)
+                .name(entry.name)
+                .at(entry.offset as u64)
+                .found(parent);
+            findings.push(finding.fix(Fix::word(at, 0)));
+        }
+    });
+}
+
+/// Shows every entry that leads to one of the directories `children`.
+fn for_each_entry(
+    scan: Scan<'_>,
+    children: &[u32],
+    mut visit: impl FnMut(&Subject<'_>, DirBlock, &Entry<'_>),
+) {
     let layout = &scan.volume.layout;
     let mut bytes = vec![0; layout.block_size as usize];
     for_each_block(scan.image, scan.volume, scan.census, |subject, place| {
@@ -104,16 +135,8 @@ fn report_second_names(scan: Scan<'_>, children: &[u32], findings: &mut Vec<Find
         let mut nth = if place.lblk == 0 { 0_u32 } else { 2 };
         while let Some(entry) = Entry::parse(&bytes, offset) {
             let wanted = nth >= 2 && children.binary_search(&entry.ino).is_ok();
-            if wanted && block::leads(subject, &entry) && !named.insert(entry.ino) {
-                let at = layout.at(place.block) + offset as u64;
-                let finding = Finding::new(Code::LinkDir)
-                    .ino(entry.ino)
-                    .parent(subject.ino)
-                    .block(place.block)
-                    .name(entry.name)
-                    .at(offset as u64)
-                    .found(scan.census.parent(entry.ino));
-                findings.push(finding.fix(Fix::word(at, 0)));
+            if wanted && block::leads(subject, &entry) {
+                visit(subject, place, &entry);
             }
             offset += entry.rec_len;
             nth = nth.saturating_add(1);
