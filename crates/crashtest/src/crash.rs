@@ -74,11 +74,11 @@ pub struct CrashState<'a> {
 }
 
 impl CrashState<'_> {
-    /// A hash of the image less the first so many bytes.
-    pub fn content_behind(&self, bytes: usize) -> u128 {
-        let lines = (0..).step_by(LINE_BYTES);
+    /// A hash of the image less these bytes, which are whole lines.
+    pub fn content_without(&self, bytes: std::ops::Range<usize>) -> u128 {
+        let lines = (bytes.start as u64..).step_by(LINE_BYTES);
         lines
-            .zip(self.image[..bytes].chunks(LINE_BYTES))
+            .zip(self.image[bytes].chunks(LINE_BYTES))
             .fold(self.content, |all, (line, bytes)| {
                 all ^ hash_line(line, bytes)
             })

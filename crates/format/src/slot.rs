@@ -1,7 +1,8 @@
 //! What a mount of this library notes for the next one: whose stores are on the medium, and which operations are in flight.
 //!
-//! Sixteen lines of 64 bytes, in the boot block (bytes 0 to 1023) when nothing else uses it. Other drivers and checkers
-//! look neither at the one place nor at the records. Two lines say which mount wrote last; the others are *intents*, one
+//! Sixteen lines of 64 bytes, in the boot block (bytes 0 to 1023) when nothing else uses it, else at the beginning of a
+//! file of that size with the number [`HIDDEN_INO`] and no name. Other drivers and checkers look neither at the places nor
+//! at the records. Two lines say which mount wrote last; the others are *intents*, one
 //! for each operation in flight that no single store can do.
 //!
 //! # On disk
@@ -22,6 +23,10 @@ pub const AREA_BYTES: usize = 1024;
 pub const MOUNT_RECORDS: usize = 2;
 /// Lines for intents, behind the mount records.
 pub const INTENTS: usize = AREA_BYTES / RECORD_BYTES - MOUNT_RECORDS;
+
+/// The inode of the hidden file: the one that is set aside for boot loaders, and that nobody is known to use. Checkers want
+/// it to be empty or a regular file.
+pub const HIDDEN_INO: u32 = 5;
 
 /// The first bytes of every record; the eighth says what kind it is.
 const MAGIC: [u8; 7] = *b"ext2dax";
@@ -56,14 +61,14 @@ impl Stamp {
     /// 32 bits that stand for the stamp in intents.
     #[must_use]
     pub fn id(&self) -> u32 {
-        crc32fast::hash(self.record(false).as_bytes())
+        crc32fast::hash(self.record(0).as_bytes())
     }
 
-    const fn record(&self, ended: bool) -> RawMount {
+    const fn record(&self, flags: u16) -> RawMount {
         RawMount {
             magic: MOUNT_MAGIC,
             mount_count: U16::new(self.mount_count),
-            ended: U16::new(ended as u16),
+            flags: U16::new(flags),
             mount_time: U32::new(self.mount_time),
             write_time: U32::new(self.write_time),
             last_check: U32::new(self.last_check),
@@ -77,7 +82,7 @@ impl Stamp {
 struct RawMount {
     magic: [u8; 8],
     mount_count: U16,
-    ended: U16,
+    flags: U16,
     mount_time: U32,
     write_time: U32,
     last_check: U32,
@@ -93,13 +98,20 @@ pub struct MountRecord {
     pub stamp: Stamp,
     /// The mount has come to its end: no operation is in flight.
     pub ended: bool,
+    /// It, or one before it, has taken over what somebody else left in use and nobody has checked.
+    pub foreign: bool,
 }
+
+const ENDED: u16 = 1;
+const FOREIGN: u16 = 2;
 
 impl MountRecord {
     /// The 64 bytes, as words in the order in which they are to be stored.
     #[must_use]
     pub fn words(&self) -> [U64; 8] {
-        seal(self.stamp.record(self.ended).as_bytes(), 0)
+        let ended = if self.ended { ENDED } else { 0 };
+        let foreign = if self.foreign { FOREIGN } else { 0 };
+        seal(self.stamp.record(ended | foreign).as_bytes(), 0)
     }
 
     /// Reads a record; `None` if there is none, or a torn one.
@@ -113,7 +125,8 @@ impl MountRecord {
                 write_time: raw.write_time.get(),
                 last_check: raw.last_check.get(),
             },
-            ended: raw.ended.get() != 0,
+            ended: raw.flags.get() & ENDED != 0,
+            foreign: raw.flags.get() & FOREIGN != 0,
         })
     }
 }
@@ -124,6 +137,14 @@ pub fn is_free_or_ours(area: &[u8; 1024]) -> bool {
     // The magic is stored first and taken away last: a torn record has it, too.
     area.chunks_exact(64)
         .all(|line| line.starts_with(&MAGIC) || line.iter().all(|&byte| byte == 0))
+}
+
+/// Whether an area was used by this library: a mount record stands there, or is left of one. For places that are not known
+/// by their number alone.
+#[must_use]
+pub fn is_ours(area: &[u8; 1024]) -> bool {
+    let mut mounts = area.chunks_exact(64).take(MOUNT_RECORDS);
+    is_free_or_ours(area) && mounts.any(|line| line.starts_with(&MOUNT_MAGIC))
 }
 
 /// What an operation in flight is. Letters are the rows of the order table for renames.
@@ -376,21 +397,28 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_is_written_is_read_again() {
-        let line = bytes(intent().words(99));
-        assert_eq!(Intent::parse(&line, 99), Some(intent()));
-        assert_eq!(MountRecord::parse(&line), None);
-        let record = MountRecord {
+    fn record(ended: bool, foreign: bool) -> MountRecord {
+        MountRecord {
             stamp: Stamp {
                 mount_count: 1,
                 mount_time: 2,
                 write_time: 3,
                 last_check: 4,
             },
-            ended: true,
-        };
-        assert_eq!(MountRecord::parse(&bytes(record.words())), Some(record));
+            ended,
+            foreign,
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let line = bytes(intent().words(99));
+        assert_eq!(Intent::parse(&line, 99), Some(intent()));
+        assert_eq!(MountRecord::parse(&line), None);
+        for (ended, foreign) in [(false, false), (true, false), (false, true), (true, true)] {
+            let record = record(ended, foreign);
+            assert_eq!(MountRecord::parse(&bytes(record.words())), Some(record));
+        }
     }
 
     #[test]
@@ -428,5 +456,12 @@ mod tests {
         assert!(is_free_or_ours(&area), "a torn record");
         area[510..512].copy_from_slice(&[0x55, 0xaa]);
         assert!(!is_free_or_ours(&area), "a boot loader");
+        assert!(!is_ours(&area));
+        area[510..512].fill(0);
+        assert!(!is_ours(&area), "no mount record");
+        area[..64].copy_from_slice(&bytes(record(false, false).words()));
+        assert!(is_ours(&area));
+        area[63] ^= 1;
+        assert!(is_ours(&area), "a void one");
     }
 }

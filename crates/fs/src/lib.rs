@@ -22,6 +22,7 @@ mod ops;
 mod options;
 mod orphan;
 mod path;
+mod reclaim;
 mod recovery;
 mod scrub;
 mod slots;

@@ -31,6 +31,7 @@ use crate::inode::{Inode, Inodes, Node, Versions, lifetime};
 use crate::ops::Temporaries;
 use crate::options::{MountOptions, StatfsStyle};
 use crate::orphan::OrphanList;
+use crate::reclaim;
 use crate::recovery;
 use crate::scrub;
 use crate::slots::Slots;
@@ -262,11 +263,16 @@ impl Mount {
     /// Takes an image over for writing: what the last user left is completed, and it is marked as in use.
     fn take_over(&self, last: LastUse) -> Result<()> {
         let core = &self.core;
+        if last.foreign {
+            core.state.set_foreign();
+        }
+        let mut recovered = !last.foreign;
         if let Some(stamp) = last.interrupted {
             let listed = core.orphans.on_medium(&core.geometry)?;
             for intent in core.slots.in_flight(stamp) {
                 if let Err(error) = recovery::recover(core, &listed, &intent) {
                     core.report(error);
+                    recovered = false;
                 }
             }
             // EPOCH: nothing is in flight any more.
@@ -278,15 +284,24 @@ impl Mount {
         let record = MountRecord {
             stamp: core.state.stamp_of_begin(now),
             ended: false,
+            foreign: last.foreign,
         };
         core.slots.announce(record);
         core.state.begin(now);
+        core.slots.settle_in(&core.volume)?;
         core.slots.forget_others(record);
         for ino in orphans {
             lifetime::recover(self, ino)?;
         }
         if last.unknown {
             scrub::scrub(self)?;
+        }
+        if core.options.reclaim && recovered && !core.state.is_sound() {
+            match reclaim::reclaim(core) {
+                Ok(true) => core.state.vouch(),
+                Ok(false) => {}
+                Err(error) => core.report(error),
+            }
         }
         Ok(())
     }
@@ -324,13 +339,14 @@ impl MountParts {
     fn sign_off(&self) {
         let (state, slots) = (&self.core.state, &self.core.slots);
         let now = self.core.now();
-        if state.was_valid() {
+        if state.is_sound() {
             state.end(now);
             slots.clear_all();
         } else {
             slots.announce(MountRecord {
                 stamp: state.stamp_of_end(now),
                 ended: true,
+                foreign: state.is_foreign(),
             });
             state.end(now);
         }
@@ -353,10 +369,14 @@ impl Drop for MountParts {
 /// How the last use of an image ended.
 #[derive(Clone, Copy, Debug, Default)]
 struct LastUse {
+    /// At its end: nothing is to be done.
+    clean: bool,
     /// In the middle, by the mount with this stamp: what was in flight is written down.
     interrupted: Option<Stamp>,
     /// Nobody knows how: everything must be looked at.
     unknown: bool,
+    /// So it was once, and no checker has run since.
+    foreign: bool,
 }
 
 /// A mounted file system. Clones are handles to the same mount; it ends when the last of them, and the last open file,
@@ -394,11 +414,16 @@ impl FileSystem {
         }
         let superblock: RawSuperblock = pmem.read_value(SUPERBLOCK);
         let geometry = Geometry::new(&superblock, pmem.len())?;
-        let slots = Slots::find(&pmem);
-        let last = check(&superblock, &pmem, &slots, options)?;
         let trust_counters = superblock.s_state.get() & STATE_VALID != 0;
         let volume_options = ext2dax_getblock::Options { trust_counters };
         let volume = Volume::open(pmem.clone(), geometry, volume_options)?;
+        let slots = Slots::find(&volume);
+        let last = check(&superblock, &pmem, &slots, options)?;
+        let slots = if !options.read_only && last.clean {
+            slots.with_place(&volume)
+        } else {
+            slots
+        };
         let parts = CoreParts {
             orphans: OrphanList::new(volume.clone()),
             state: State::new(
@@ -428,7 +453,7 @@ impl FileSystem {
         if !options.read_only {
             let taken = mount.take_over(last);
             // A take-over that failed on an unclean image must not be signed off: there is more to do than was done.
-            let signs_off = taken.is_ok() || mount.core.state.was_valid();
+            let signs_off = taken.is_ok() || mount.core.state.is_sound();
             mount.ended.store(!signs_off, Ordering::Release);
             taken?;
         }
@@ -586,8 +611,10 @@ fn check(
     }
     let interrupted = record.filter(|record| !record.ended);
     Ok(LastUse {
+        clean: clean && !damaged,
         interrupted: interrupted.map(|record| record.stamp),
         unknown,
+        foreign: unknown || record.is_some_and(|record| record.foreign),
     })
 }
 

@@ -1,30 +1,37 @@
 //! The records that a mount keeps for the next one: see `ext2dax_format::slot` for what they hold.
 //!
-//! They lie in the boot block, when it is empty or holds such records already. An image whose boot block is in use has
-//! none, and then nobody can tell whose stores are on the medium: after a crash it wants a checker.
+//! They lie in the boot block, when it is empty or holds such records already, else in a [hidden file](hidden). Where that
+//! cannot be, for want of a block or because its inode is in use, there are none, and then nobody can tell whose stores are
+//! on the medium: after a crash it wants a checker.
 
 mod armed;
+mod hidden;
 
 use alloc::vec::Vec;
 use core::fmt;
 
+use ext2dax_format::Result;
 use ext2dax_format::slot::{
     AREA_BYTES, INTENTS, Intent, MOUNT_RECORDS, MountRecord, RECORD_BYTES, Stamp, is_free_or_ours,
 };
+use ext2dax_getblock::Volume;
 use ext2dax_pmem::{Off, Pmem};
 use zerocopy::little_endian::{U32, U64};
 
 use armed::Intents;
 pub(crate) use armed::{Armed, Mark};
 use ext2dax_sync::atomic::{AtomicU32, Ordering};
+use hidden::Hidden;
 
 use crate::state::SUPERBLOCK;
 
 /// The records of one image.
 pub(crate) struct Slots {
     pmem: Pmem,
-    /// Where they lie, unless something else lies there.
+    /// Where they lie, if there is a place for them.
     area: Option<u64>,
+    /// The file in which they lie, unless that is the boot block.
+    hidden: Option<Hidden>,
     /// The [`Stamp::id`] of this mount, which its intents carry.
     mount: AtomicU32,
     intents: Intents,
@@ -39,16 +46,60 @@ impl fmt::Debug for Slots {
 }
 
 impl Slots {
-    /// Finds the place of the records.
-    pub(crate) fn find(pmem: &Pmem) -> Self {
-        let mut area = [0; AREA_BYTES];
-        pmem.read(0, &mut area);
+    /// Finds the place of the records. A hidden file comes first; but on an image that is in use the place is where its
+    /// last mount is on record, if it is.
+    pub(crate) fn find(volume: &Volume) -> Self {
+        let hidden = Hidden::find(volume);
+        let mut boot = [0; AREA_BYTES];
+        volume.pmem().read(0, &mut boot);
+        let boot = is_free_or_ours(&boot).then(|| Self::at(volume, Some(0), None));
+        let hidden = hidden.map(|file| Self::at(volume, Some(file.area(volume)), Some(file)));
+        let known = |slots: &Self| slots.last_mount().is_some();
+        match (hidden, boot) {
+            (Some(hidden), boot) if known(&hidden) || !hidden.is_unfinished() => match boot {
+                Some(boot) if known(&boot) && !known(&hidden) => boot,
+                _ => hidden,
+            },
+            (_, Some(boot)) => boot,
+            _ => Self::at(volume, None, None),
+        }
+    }
+
+    fn at(volume: &Volume, area: Option<u64>, hidden: Option<Hidden>) -> Self {
         Self {
-            pmem: pmem.clone(),
-            area: is_free_or_ours(&area).then_some(0),
+            pmem: volume.pmem().clone(),
+            area,
+            hidden,
             mount: AtomicU32::new(0),
             intents: Intents::new(),
         }
+    }
+
+    /// Makes a place for the records of a clean image that has none, if that can be, out of sight. Durable on return.
+    /// [`Slots::settle_in`] does the rest once the image is in use.
+    pub(crate) fn with_place(self, volume: &Volume) -> Self {
+        if self.area.is_some() {
+            return self;
+        }
+        match Hidden::begin(volume) {
+            Some(file) => Self::at(volume, Some(file.area(volume)), Some(file)),
+            None => self,
+        }
+    }
+
+    /// Completes a hidden file that a mount has begun: this one, or one that a crash ended. The image is in use.
+    ///
+    /// # Errors
+    /// `Corrupt`: see [`Hidden::finish`].
+    pub(crate) fn settle_in(&self, volume: &Volume) -> Result<()> {
+        match &self.hidden {
+            Some(file) if file.unfinished => file.finish(volume),
+            _ => Ok(()),
+        }
+    }
+
+    fn is_unfinished(&self) -> bool {
+        self.hidden.is_some_and(|file| file.unfinished)
     }
 
     /// The mount that wrote to the image last, if it was one of this library: the superblock shows what it left there.
@@ -142,9 +193,19 @@ impl Slots {
         self.clear(MOUNT_RECORDS..MOUNT_RECORDS + INTENTS);
     }
 
-    /// Leaves the place as it was found. Durable on return.
+    /// Leaves the boot block as it was found, a hidden file without a valid record. Durable on return.
     pub(crate) fn clear_all(&self) {
-        self.clear(0..MOUNT_RECORDS + INTENTS);
+        let Some(area) = self.area else { return };
+        if self.hidden.is_none() {
+            return self.clear(0..MOUNT_RECORDS + INTENTS);
+        }
+        for (index, record) in self.records().into_iter().enumerate() {
+            if record.is_some() {
+                // What is left of it says whose file this is.
+                self.void(area + line_at(index));
+            }
+        }
+        self.clear_intents();
     }
 
     fn clear(&self, lines: core::ops::Range<usize>) {

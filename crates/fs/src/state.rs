@@ -29,8 +29,11 @@ pub(crate) const SUPERBLOCK: Off<RawSuperblock> = Off::new(SUPERBLOCK_OFFSET);
 pub(crate) struct State {
     pmem: Pmem,
     read_only: AtomicBool,
-    /// Whether the valid bit was set when the file system was mounted: only then does unmounting set it again.
-    was_valid: bool,
+    /// Whether the image is known to be clean but for what this mount does: the valid bit was set when it was mounted, or
+    /// everything has been looked at since. Only then does unmounting set the bit.
+    sound: AtomicBool,
+    /// What somebody else left in use was taken over unchecked, by this mount or an earlier one.
+    foreign: AtomicBool,
     on_error: OnError,
     large_file: AtomicBool,
     ext_attr: AtomicBool,
@@ -41,7 +44,7 @@ impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("State")
             .field("read_only", &self.is_read_only())
-            .field("was_valid", &self.was_valid)
+            .field("sound", &self.is_sound())
             .field("on_error", &self.on_error)
             .finish_non_exhaustive()
     }
@@ -59,7 +62,8 @@ impl State {
         Self {
             pmem,
             read_only: AtomicBool::new(read_only),
-            was_valid: superblock.s_state.get() & STATE_VALID != 0,
+            sound: AtomicBool::new(superblock.s_state.get() & STATE_VALID != 0),
+            foreign: AtomicBool::new(false),
             on_error: on_error.unwrap_or(OnError::from_raw(superblock.s_errors.get())),
             large_file: AtomicBool::new(ro_compat.contains(RoCompat::LARGE_FILE)),
             ext_attr: AtomicBool::new(compat.contains(Compat::EXT_ATTR)),
@@ -103,9 +107,23 @@ impl State {
         }
     }
 
-    /// Whether the image was clean when it was mounted, so that it will be when it is unmounted.
-    pub(crate) fn was_valid(&self) -> bool {
-        self.was_valid
+    /// Whether the image will be clean when it is unmounted.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.sound.load(Ordering::Relaxed)
+    }
+
+    /// What somebody else left in use is in the image.
+    pub(crate) fn set_foreign(&self) {
+        self.foreign.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.foreign.load(Ordering::Relaxed)
+    }
+
+    /// Everything has been looked at and put right.
+    pub(crate) fn vouch(&self) {
+        self.sound.store(true, Ordering::Relaxed);
     }
 
     /// Marks the image as in use: the valid bit goes, the mount is counted, the times are set.
@@ -132,7 +150,7 @@ impl State {
         pmem.publish(state, U16::new(pmem.load(state).get() & !STATE_VALID));
     }
 
-    /// Marks the image as clean, if it was clean when it was mounted. The caller has made everything else durable.
+    /// Marks the image as clean, if it is sound. The caller has made everything else durable.
     pub(crate) fn end(&self, now: Timestamp) {
         let _marks = self.marks.lock();
         let pmem = &self.pmem;
@@ -142,7 +160,7 @@ impl State {
         );
         pmem.flush(SUPERBLOCK.at(), 64);
         let state = field!(SUPERBLOCK, RawSuperblock, s_state);
-        let valid = if self.was_valid { STATE_VALID } else { 0 };
+        let valid = if self.is_sound() { STATE_VALID } else { 0 };
         // PUBLISH: the image is clean. Before: in use, complete. After: the same, and the next user need not look.
         pmem.publish(state, U16::new(pmem.load(state).get() | valid));
         self.read_only.store(true, Ordering::Relaxed);

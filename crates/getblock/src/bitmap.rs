@@ -3,7 +3,8 @@
 use ext2dax_pmem::{Off, Pmem};
 use zerocopy::little_endian::U64;
 
-const WORD: u32 = u64::BITS;
+/// Bits of a word.
+pub(crate) const WORD: u32 = u64::BITS;
 
 /// One bitmap block: `len` bits that mean something, the rest read as ones (in use).
 ///
@@ -26,7 +27,7 @@ impl<'p> Bitmap<'p> {
     }
 
     /// Word `index`, with every bit at or past the end set.
-    fn word(&self, index: u32) -> u64 {
+    pub(crate) fn word(&self, index: u32) -> u64 {
         let past = self.len.saturating_sub(index * WORD);
         let tail = if past < WORD { !0 << past } else { 0 };
         self.pmem.load(self.word_off(index)).get() | tail

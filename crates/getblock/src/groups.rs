@@ -266,6 +266,26 @@ impl Groups {
         self.mark_dirty(group);
     }
 
+    /// Sets the count of directories. The caller holds the group's lock.
+    pub(crate) fn set_dirs(&self, pmem: &Pmem, geometry: &Geometry, group: GroupNr, count: u32) {
+        if self.used_dirs(pmem, geometry, group) != count {
+            self.slot(group)
+                .used_dirs
+                .store(count + 1, Ordering::Relaxed);
+            self.mark_dirty(group);
+        }
+    }
+
+    /// The group's own tables.
+    pub(crate) fn tables(
+        &self,
+        pmem: &Pmem,
+        geometry: &Geometry,
+        group: GroupNr,
+    ) -> Result<[Run; 4]> {
+        Ok(geometry.group_tables(&read_desc(pmem, geometry, group)?, group))
+    }
+
     fn mark_dirty(&self, group: GroupNr) {
         let word = &self.dirty[group.index() / 64];
         let bit = 1 << (group.index() % 64);

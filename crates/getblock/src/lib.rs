@@ -25,14 +25,17 @@
 extern crate alloc;
 
 mod bitmap;
+mod claim;
 mod groups;
 pub mod inodes;
 mod place;
+pub mod survey;
 pub mod token;
 pub mod tree;
 pub mod volume;
 
 pub use inodes::{Placement, Tentative};
+pub use survey::{Owner, Reclaimed, Survey};
 pub use token::{Detached, Epoch, Fresh, Pending, Zeroed};
 pub use tree::{BlockTree, Branch, Hints, Intent, Mapping, TreeGuard};
 pub use volume::{Counts, Options, Volume};

@@ -407,7 +407,7 @@ impl State {
         self.pmem.flush(SUPERBLOCK.at(), 64);
     }
 
-    fn clear_bits(&self, run: Run) {
+    pub(crate) fn clear_bits(&self, run: Run) {
         let mut rest = run;
         while !rest.is_empty() {
             let (group, first) = self.geometry.locate_block(rest.start);

@@ -128,6 +128,51 @@ pub fn before_or_after(recording: &Recording, state: &CrashState<'_>) -> Result<
     }
 }
 
+/// What a crash leaked: free blocks and inodes that a mount gives back only on request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leaked {
+    /// Blocks.
+    pub blocks: u64,
+    /// Inodes.
+    pub inodes: u64,
+}
+
+/// A mount that gives back what has leaked leaves a clean image, and shows what one that does not would show.
+///
+/// # Errors
+/// What a checker finds, ours in every state and e2fsck where it is asked.
+pub fn reclaimed(state: &CrashState<'_>, judge: Option<&E2fsck>) -> Result<Leaked> {
+    let free = |options: &MountOptions| -> Result<_> {
+        let pmem = medium(state.image)?;
+        let fs = FileSystem::mount_pmem(pmem.clone(), options).context("mount")?;
+        let (shown, counts) = (shown::read(&fs)?, fs.statfs());
+        fs.unmount().context("unmount")?;
+        Ok((shown, counts, super::scenario::contents(&pmem)))
+    };
+    let (plain, before, _) = free(&MountOptions::new())?;
+    let (shown, after, image) = free(&MountOptions::new().reclaim(true))?;
+    if let Some(difference) = shown::difference(&shown, &plain) {
+        bail!("what had leaked was somebody's: {difference}");
+    }
+    let report = ext2dax_fsck::check(&medium(&image)?, &CheckOptions::default())?;
+    if let Some(finding) = report.findings.first() {
+        bail!("our checker: {}: {}", finding.code.word(), finding.text());
+    }
+    ensure!(
+        image[1024 + 58] & 1 == 1,
+        "the image is not marked as clean"
+    );
+    if let Some(judge) = judge {
+        let (status, output) = judge.check(&image)?;
+        ensure!(status == 0, "e2fsck -fn exits {status}: {output}");
+    }
+    let leaked = |after: u64, before: u64| after.checked_sub(before).context("less is free");
+    Ok(Leaked {
+        blocks: leaked(after.blocks_free, before.blocks_free)?,
+        inodes: leaked(after.inodes_free, before.inodes_free)?,
+    })
+}
+
 fn each_name(recording: &Recording, shown: &Tree) -> Result<()> {
     let Recording { before, after, .. } = recording;
     for (path, node) in shown {

@@ -66,6 +66,16 @@ impl E2fsck {
         })
     }
 
+    /// Checks a copy of the image, changing nothing: exit status and what it printed.
+    ///
+    /// # Errors
+    /// As [`E2fsck::preen`].
+    pub fn check(&self, image: &[u8]) -> Result<(i32, String)> {
+        let path = self.folder.path().join("image");
+        std::fs::write(&path, image).context("write a copy of the image")?;
+        run(&["-fn"], &path)
+    }
+
     /// Preens a copy of the image, then checks it without changing anything.
     ///
     /// # Errors

@@ -2,9 +2,9 @@
 
 use anyhow::{Context, Result};
 use ext2dax::{FileSystem, MountOptions};
-use ext2dax_format::slot::AREA_BYTES;
+use ext2dax_format::slot::{AREA_BYTES, HIDDEN_INO};
 use ext2dax_format::superblock::RawSuperblock;
-use ext2dax_format::{Geometry, RawGroupDesc};
+use ext2dax_format::{Geometry, GroupNr, RawGroupDesc, RawInode};
 use ext2dax_mkfs::{Inodes, Options, Plan};
 use ext2dax_pmem::{AnonRegion, Event, Off, Persist, Pmem, Recorder};
 
@@ -15,6 +15,9 @@ use super::shown::{self, Tree};
 /// file of a scenario contains it.
 pub const SECRET: u8 = 0xee;
 
+/// What lies in a boot block that is in use.
+pub const BOOT_LOADER: [u8; AREA_BYTES] = [0xeb; AREA_BYTES];
+
 /// The shape of an image.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
@@ -24,6 +27,8 @@ pub struct Shape {
     pub inode_size: u32,
     /// Bytes of the image.
     pub len: u64,
+    /// The boot block is in use, so that records lie in a hidden file.
+    pub boot_loader: bool,
 }
 
 impl Shape {
@@ -33,6 +38,15 @@ impl Shape {
             block_size,
             inode_size,
             len: 192 * block_size as u64,
+            boot_loader: false,
+        }
+    }
+
+    /// The same with something in its boot block.
+    pub const fn with_boot_loader(self) -> Self {
+        Shape {
+            boot_loader: true,
+            ..self
         }
     }
 
@@ -50,6 +64,9 @@ impl Shape {
         let pmem = Pmem::new(region);
         pmem.write(0, &vec![SECRET; usize::try_from(pmem.len())?]);
         plan.write(&pmem)?;
+        if self.boot_loader {
+            pmem.write(0, &BOOT_LOADER);
+        }
         Ok(pmem)
     }
 }
@@ -58,8 +75,14 @@ impl std::fmt::Display for Shape {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "{}-byte blocks, {}-byte inodes",
-            self.block_size, self.inode_size
+            "{}-byte blocks, {}-byte inodes{}",
+            self.block_size,
+            self.inode_size,
+            if self.boot_loader {
+                ", boot loader"
+            } else {
+                ""
+            }
         )
     }
 }
@@ -144,12 +167,12 @@ impl Scenario {
         let recorder = Recorder::new();
         recorder.pause(true);
         let pmem = shape.make()?;
-        let places = Places::of(&pmem)?;
         let fs = FileSystem::mount_pmem(
             pmem.clone().observed_by(recorder.observer()),
             &MountOptions::new(),
         )
         .context("mount")?;
+        let places = Places::of(&pmem)?;
         (self.prepare)(&fs).context("prepare")?;
         // The first change of a mount marks the image as in use; that is not the operation's.
         fs.create("/settled").context("settle")?;
@@ -204,15 +227,16 @@ pub fn medium(image: &[u8]) -> Result<Pmem> {
     Ok(pmem)
 }
 
-/// Which blocks of an image are read by every checker whatever leads there.
+/// Which blocks of an image are read by every checker whatever leads there, and where records lie.
 #[derive(Clone, Debug)]
 pub struct Places {
     block_size: u64,
     fixed: Vec<bool>,
+    records: usize,
 }
 
 impl Places {
-    /// Looks at superblock and descriptors of the image.
+    /// Looks at superblock and descriptors of the image, which has been mounted.
     ///
     /// # Errors
     /// The image is no file system.
@@ -236,7 +260,13 @@ impl Places {
         Ok(Places {
             block_size: u64::from(geometry.block_size()),
             fixed,
+            records: records(pmem, &geometry)?,
         })
+    }
+
+    /// The bytes in which records lie.
+    pub fn records(&self) -> std::ops::Range<usize> {
+        self.records..self.records + AREA_BYTES
     }
 
     /// What the byte at `offset` belongs to.
@@ -244,7 +274,7 @@ impl Places {
     /// # Panics
     /// If the offset lies outside the image.
     pub fn place(&self, offset: u64) -> Place {
-        if offset < AREA_BYTES as u64 {
+        if usize::try_from(offset).is_ok_and(|offset| self.records().contains(&offset)) {
             return Place::Record;
         }
         let block = offset / self.block_size;
@@ -255,4 +285,17 @@ impl Places {
             Place::Block(block)
         }
     }
+}
+
+/// Where the records of a mounted image begin: in the hidden file if it has one.
+fn records(pmem: &Pmem, geometry: &Geometry) -> Result<usize> {
+    let raw: RawGroupDesc = pmem.read_value(Off::new(geometry.desc_offset(GroupNr::FIRST)));
+    let table = geometry.group_desc(&raw, GroupNr::FIRST)?.inode_table;
+    let index = u64::from((HIDDEN_INO - 1) * geometry.inode_size());
+    let inode: RawInode = pmem.read_value(Off::new(geometry.offset(table) + index));
+    if inode.i_mode.get() == 0 {
+        return Ok(0);
+    }
+    let block = geometry.fs_block(inode.i_block[0].get())?;
+    Ok(usize::try_from(geometry.offset(block))?)
 }

@@ -14,10 +14,11 @@ use ext2dax_crashtest::crash::preen::E2fsck;
 use ext2dax_crashtest::crash::scenario::{Recording, Scenario, Shape, contents, medium};
 use ext2dax_crashtest::crash::{CrashState, Enumeration, Limits, Report, mutation, oracle};
 use ext2dax_crashtest::judge::soak;
-use ext2dax_format::slot::AREA_BYTES;
 
 mod attributes;
 mod death;
+mod hidden;
+mod leaks;
 mod recovery;
 mod scenarios;
 
@@ -96,7 +97,7 @@ fn judge(
                     complain(&suspect, format!("{error:#}"));
                 }
                 // No judge but ours looks at the records.
-                if judged.insert(state.content_behind(AREA_BYTES)) {
+                if judged.insert(state.content_without(recording.places.records())) {
                     send.send(suspect).unwrap();
                 }
             });
@@ -112,8 +113,12 @@ fn cheap(recording: &Recording, state: &CrashState<'_>) -> anyhow::Result<()> {
 }
 
 fn every_state_is_good(scenarios: &[Scenario]) {
+    every_state_of_shapes(&shapes(), &scenarios.iter().collect::<Vec<_>>());
+}
+
+fn every_state_of_shapes(shapes: &[Shape], scenarios: &[&Scenario]) {
     let mut failed = Vec::new();
-    for shape in shapes() {
+    for &shape in shapes {
         for scenario in scenarios {
             let recording = match scenario.record(shape) {
                 Ok(recording) => recording,
@@ -170,14 +175,21 @@ fn files_grow_and_shrink_in_every_crash_state() {
 /// and their number may not fall: a fall means that a judge has gone blind, or that fences are wasted.
 #[test]
 fn a_missing_flush_or_fence_is_noticed() {
-    let shape = Shape::small(1024, 128);
+    let noticed = noticed_mistakes(
+        Shape::small(1024, 128),
+        &scenarios::NAMES
+            .iter()
+            .chain(scenarios::CONTENTS)
+            .chain(attributes::ATTRIBUTES)
+            .collect::<Vec<_>>(),
+    );
+    assert!(noticed >= 150, "only {noticed} mistakes are noticed");
+}
+
+fn noticed_mistakes(shape: Shape, scenarios: &[&Scenario]) -> usize {
     let e2fsck = soak().then(E2fsck::find).flatten();
     let (mut noticed, mut survivors) = (0, Vec::new());
-    for scenario in scenarios::NAMES
-        .iter()
-        .chain(scenarios::CONTENTS)
-        .chain(attributes::ATTRIBUTES)
-    {
+    for scenario in scenarios {
         let recording = scenario.record(shape).unwrap();
         let mut here = 0;
         for mistake in mutation::mistakes(&recording.events) {
@@ -204,7 +216,7 @@ fn a_missing_flush_or_fence_is_noticed() {
         survivors.len(),
         survivors.join("\n")
     );
-    assert!(noticed >= 150, "only {noticed} mistakes are noticed");
+    noticed
 }
 
 /// The first complaint about any state of a log.
@@ -342,7 +354,10 @@ fn exception(e2fsck: &E2fsck, scenario: &Scenario, shape: Shape) -> anyhow::Resu
     let (mut asks, mut complaints, mut judged) = (0, Vec::new(), HashSet::new());
     let mut look = |state: &CrashState<'_>| -> anyhow::Result<()> {
         oracle::before_or_after(&recording, state)?;
-        if judged.insert((state.marks.len(), state.content_behind(AREA_BYTES))) {
+        if judged.insert((
+            state.marks.len(),
+            state.content_without(recording.places.records()),
+        )) {
             let verdict = e2fsck.preen(state.image)?;
             let exception = verdict.preen == 4;
             asks += usize::from(exception);

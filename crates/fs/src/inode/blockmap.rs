@@ -193,6 +193,14 @@ impl TreeMap {
         Ok(())
     }
 
+    /// Whether blocks lie behind the size.
+    ///
+    /// # Errors
+    /// `Corrupt`.
+    pub(crate) fn has_blocks_past_end(&self) -> Result<bool> {
+        self.has_blocks_from(self.first_block_past(self.record.size()))
+    }
+
     fn has_blocks_from(&self, first: u64) -> Result<bool> {
         let Ok(first) = u32::try_from(first) else {
             return Ok(false);

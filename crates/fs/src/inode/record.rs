@@ -270,6 +270,11 @@ impl Record {
         self.load32(field!(self.at, RawInode, i_blocks))
     }
 
+    /// Stored, not flushed. For who is alone with the inode: its tree counts otherwise.
+    pub(crate) fn set_sectors(&self, sectors: u32) {
+        self.store32(field!(self.at, RawInode, i_blocks), sectors);
+    }
+
     /// The 60 bytes of `i_block` as they lie.
     pub(crate) fn block_bytes(&self) -> [u8; 60] {
         let mut bytes = [0; 60];

@@ -3,6 +3,7 @@
 mod contents;
 mod damage;
 mod fences;
+mod hidden;
 mod image;
 mod kernel;
 mod limits;

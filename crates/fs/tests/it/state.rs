@@ -10,7 +10,7 @@ use zerocopy::FromBytes;
 
 use crate::image::{Image, run};
 
-const NEW: New = New {
+pub(crate) const NEW: New = New {
     mode: 0o644,
     umask: 0,
     uid: 0,
@@ -23,7 +23,7 @@ fn superblock(image: &Image) -> RawSuperblock {
     RawSuperblock::read_from_bytes(&bytes[1024..2048]).expect("1,024 bytes")
 }
 
-fn debugfs(image: &Image, requests: &[String]) -> bool {
+pub(crate) fn debugfs(image: &Image, requests: &[String]) -> bool {
     for request in requests {
         let Some(output) = run("debugfs", &["-w", "-R", request, image.name()]) else {
             return false;
@@ -33,7 +33,7 @@ fn debugfs(image: &Image, requests: &[String]) -> bool {
     true
 }
 
-fn mount(image: &Image, options: &MountOptions) -> Result<FileSystem, Error> {
+pub(crate) fn mount(image: &Image, options: &MountOptions) -> Result<FileSystem, Error> {
     FileSystem::mount(image.region(), options)
 }
 
@@ -163,7 +163,7 @@ fn an_image_that_we_left_in_use_is_recovered_by_the_next_mount() {
     }
 }
 
-fn names(fs: &FileSystem) -> Vec<Vec<u8>> {
+pub(crate) fn names(fs: &FileSystem) -> Vec<Vec<u8>> {
     let root = fs.root().expect("the root");
     let entries = root.read_dir(0, 100).expect("a listing");
     entries.into_iter().map(|e| e.name.into_vec()).collect()
@@ -204,28 +204,6 @@ fn an_image_left_in_use_by_somebody_else_is_written_only_after_a_check_or_when_a
     assert!(image.preen() <= 1, "e2fsck -p");
     image.assert_clean("after e2fsck -p");
     image.mount().unmount().expect("nothing is open");
-}
-
-/// A boot loader stays what it is; then a crash wants a checker.
-#[test]
-fn a_boot_block_in_use_is_left_alone() {
-    let Some(image) = Image::new("-b 4096", 16) else {
-        return;
-    };
-    let mut bytes = std::fs::read(&image.path).expect("the image");
-    bytes[510..512].copy_from_slice(&[0x55, 0xaa]);
-    std::fs::write(&image.path, &bytes).expect("the image");
-    image.mount().abandon();
-    assert_eq!(
-        mount(&image, &MountOptions::new()).map(drop),
-        Err(Error::NeedsFsck)
-    );
-    assert!(image.preen() <= 1, "e2fsck -p");
-    image.mount().unmount().expect("nothing is open");
-    assert_eq!(
-        std::fs::read(&image.path).expect("the image")[..1024],
-        bytes[..1024]
-    );
 }
 
 #[test]

@@ -149,6 +149,7 @@ const SHAPE: Shape = Shape {
     block_size: 1024,
     inode_size: 128,
     len: 2 << 20,
+    boot_loader: false,
 };
 
 /// The child's part; nothing when the test runs by itself.

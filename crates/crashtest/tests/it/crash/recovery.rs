@@ -21,14 +21,23 @@ fn limits(product: usize) -> Limits {
 /// would have ended.
 #[test]
 fn a_recovery_that_crashes_is_completed_by_the_next() {
-    let mut failed = Vec::new();
-    let mut states = 0;
     let all = scenarios::NAMES
         .iter()
         .chain(scenarios::CONTENTS)
         .chain(scenarios::EXCEPTIONS);
-    for scenario in all {
-        let recording = scenario.record(SHAPE).unwrap();
+    let states = recoveries_that_crash(SHAPE, all);
+    assert!(states > 1000, "only {states} states");
+}
+
+/// How many crash states of recoveries there are, all of them good.
+pub(super) fn recoveries_that_crash<'a>(
+    shape: Shape,
+    scenarios: impl Iterator<Item = &'a Scenario>,
+) -> usize {
+    let mut failed = Vec::new();
+    let mut states = 0;
+    for scenario in scenarios {
+        let recording = scenario.record(shape).unwrap();
         let place = |offset| recording.places.place(offset);
         let mut crashes = Vec::new();
         Enumeration::new(recording.base.clone(), &place, limits(48))
@@ -49,7 +58,7 @@ fn a_recovery_that_crashes_is_completed_by_the_next() {
     }
     println!("{states} crash states of recoveries");
     assert!(failed.is_empty(), "{}", failed.join("\n"));
-    assert!(states > 1000, "only {states} states");
+    states
 }
 
 /// Every crash state of the recovery of `image`, recovered again.
@@ -138,11 +147,11 @@ fn pair(first: &Step, second: &Step) -> anyhow::Result<Option<usize>> {
     let recorder = Recorder::new();
     recorder.pause(true);
     let pmem = SHAPE.make()?;
-    let places = Places::of(&pmem)?;
     let fs = FileSystem::mount_pmem(
         pmem.clone().observed_by(recorder.observer()),
         &MountOptions::new(),
     )?;
+    let places = Places::of(&pmem)?;
     prepare(&fs)?;
     // The temporary links are there before.
     fs.write("/t", [1; 10])?;
@@ -198,6 +207,7 @@ fn a_recovery_does_as_much_on_a_full_image_as_on_an_empty_one() {
             block_size: 1024,
             inode_size: 128,
             len: 8 << 20,
+            boot_loader: false,
         };
         let scenario = Scenario {
             name: "create",
