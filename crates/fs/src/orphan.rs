@@ -6,7 +6,8 @@
 //!
 //! New members go to the tail and only the tail is taken off, unlike in ext4: an inode with a small deletion time that is
 //! not on the list makes e2fsck ask a human, and both a push at the head and a removal from the middle pass through such a
-//! state. A member that is finished but not the tail stays listed, empty and dead, until it is.
+//! state. A member that is finished but not the tail stays listed, empty and dead, until it is. One that must not stay, because
+//! it lives and has attributes, is taken out by taking everything off that lies behind it, and listing that again.
 //!
 //! # Locking
 //! The lock has rank ORPHAN and is held for a push or a pop only. A truncation owns the tail from its push to its pop;
@@ -246,17 +247,59 @@ impl OrphanList {
         if let Some(&position) = members.position.get(&ino.get()) {
             members.list[position].finished = true;
         }
+        self.take_finished(members)
+    }
+
+    /// Takes finished members off as long as the tail is one.
+    fn take_finished(&self, members: &mut Members) -> Released {
         let mut released = Released::new();
         while let Some(tail) = members.list.pop_if(|tail| tail.finished) {
-            members.position.remove(&tail.ino.get());
-            if tail.revived {
-                self.revived.fetch_sub(1, Ordering::AcqRel);
-            }
-            // PUBLISH: the tail is off the list. Before: listed, empty or truncated. After: not listed, its deletion time
-            // 0.
-            self.pmem().publish(members.tail(), U32::new(0));
+            self.taken(members, tail);
             if !tail.live {
                 released.push(tail.ino);
+            }
+        }
+        released
+    }
+
+    /// A member that was the tail leaves the list on the medium, too.
+    fn taken(&self, members: &mut Members, tail: Member) {
+        members.position.remove(&tail.ino.get());
+        if tail.revived {
+            self.revived.fetch_sub(1, Ordering::AcqRel);
+        }
+        // PUBLISH: the tail is off the list. Before: listed, empty or truncated, or about to be listed again. After: not
+        // listed, its deletion time 0.
+        self.pmem().publish(members.tail(), U32::new(0));
+    }
+
+    /// Takes a member off the list wherever it stands: one that is about to live, or lives, with attributes, which a
+    /// checker would take from a listed file. The members behind it leave and come back; a crash in between leaks what is
+    /// dead of them. What was flushed before is durable on return.
+    pub(crate) fn take_out(&self, ino: Ino) -> Released {
+        let mut members = self.lock_tail();
+        if !members.position.contains_key(&ino.get()) {
+            drop(members);
+            self.pmem().fence();
+            return Released::new();
+        }
+        let mut behind = Vec::new();
+        while let Some(tail) = members.list.pop() {
+            self.taken(&mut members, tail);
+            if tail.ino == ino {
+                break;
+            }
+            behind.push(tail);
+        }
+        let mut released = self.take_finished(&mut members);
+        for member in behind.into_iter().rev() {
+            if !member.finished {
+                if member.revived {
+                    self.revived.fetch_add(1, Ordering::AcqRel);
+                }
+                self.push_locked(&mut members, member);
+            } else if !member.live {
+                released.push(member.ino);
             }
         }
         released

@@ -179,7 +179,7 @@ pub(crate) fn reclaim(
     let core = &mount.core;
     match listed {
         Listed::No => core.volume.free_inode(node.ino(), node.is_dir()),
-        // Not on the list after all: made without a name, but with attributes.
+        // It could not be listed after its death, for damage.
         Listed::Yes if !core.orphans.contains(node.ino()) => {
             core.volume.free_inode(node.ino(), node.is_dir());
         }

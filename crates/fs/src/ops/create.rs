@@ -113,8 +113,7 @@ pub(crate) fn symlink(
 
 /// Makes an empty regular file without a name, as if in `parent`. It goes with its last handle, unless it has been linked.
 ///
-/// It is on the orphan list from the start, so that a crash frees it; but not with attributes that it inherited, which it
-/// would lose to a checker as soon as it lives. Such a file is leaked by a crash.
+/// It is on the orphan list from the start, so that a crash frees it.
 ///
 /// # Errors
 /// As [`create`].
@@ -140,15 +139,12 @@ pub(crate) fn tmpfile(mount: &Arc<Mount>, parent: &Node, new: &New) -> Result<Ha
     };
     node.mark_nameless();
     let record = node.record();
-    let listed = record.file_acl() == 0;
-    if listed {
-        // On the list the deletion time is not its own.
-        record.set_dtime(0);
-        record.flush_line0();
-    }
+    // On the list the deletion time is not its own.
+    record.set_dtime(0);
+    record.flush_line0();
     // EPOCH: bits, the dead inode. Out of sight: a crash leaks it.
     core.pmem.fence();
-    if listed && let Err(error) = core.orphans.push(inode.ino()) {
+    if let Err(error) = core.orphans.push(inode.ino()) {
         mount.inodes.forget(inode.ino());
         inode.abandon(core);
         return Err(error);

@@ -9,9 +9,12 @@ use crate::dir::{Change, Dir, Staged};
 use crate::inode::attr::give_life;
 use crate::inode::{Node, lifetime};
 use crate::mount::Mount;
+use crate::orphan::Revived;
 
 /// The first name of a file that was made without one: name, then life, as for every new file. A crash between the two
 /// leaves a name of a dead inode, with the orphan list or without: the file is gone either way, like its process.
+///
+/// A file with attributes must not live on the list, where a checker would take them from it: it leaves the list first.
 fn first_name(dir: &mut Dir<'_>, staged: Staged<'_>, target: &Node) {
     let core = dir.core;
     let record = target.record();
@@ -19,8 +22,15 @@ fn first_name(dir: &mut Dir<'_>, staged: Staged<'_>, target: &Node) {
     core.pmem.fence();
     dir.publish(staged);
     dir.node.record().touch_modified();
-    // EPOCH: the name of a dead inode, which leaves the orphan list if it is its tail.
-    let leaving = core.orphans.revive(target.ino());
+    // EPOCH: the name of a dead inode, which leaves the orphan list if it is its tail, or if it has to.
+    let leaving = if record.file_acl() == 0 {
+        core.orphans.revive(target.ino())
+    } else {
+        Revived {
+            is_listed: false,
+            released: core.orphans.take_out(target.ino()),
+        }
+    };
     let kept = leaving.is_listed;
     record.touch_changed();
     if kept {

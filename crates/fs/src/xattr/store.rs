@@ -27,7 +27,7 @@ use ext2dax_pmem::Off;
 use zerocopy::little_endian::U32;
 
 use super::load::{self, Found, Loaded, Place};
-use crate::inode::{Node, Record};
+use crate::inode::{Node, Record, lifetime};
 use crate::mount::Core;
 
 /// One attribute's new value; `None` removes it.
@@ -148,6 +148,10 @@ impl Plan {
         }
         if let Some(fresh) = self.fresh.take() {
             fresh.assume_written().hand_over();
+        }
+        if new.is_some() && record.links() > 0 && core.orphans.has_revived(record.ino()) {
+            // A file that got its first name on the orphan list, where a checker would take the attributes from it.
+            lifetime::free_numbers(core, core.orphans.take_out(record.ino()));
         }
         to.store(record);
         record.touch_changed();

@@ -1,6 +1,6 @@
 //! Files that never had a name, files and directories that lost theirs while open, and what a crash makes of them.
 
-use ext2dax::{Error, FileSystem, Inode, MountOptions, New};
+use ext2dax::{Error, FileSystem, Inode, MountOptions, New, SetXattr};
 
 use crate::image::{Image, SHAPES};
 
@@ -211,5 +211,75 @@ fn a_directory_that_was_removed_while_open_holds_nothing() {
         }
         image.assert_clean("a removed directory");
         drop(image.mount_with(&MountOptions::new().read_only(true)));
+    }
+}
+
+/// The owner may do everything, user 1000 and the group may read, others nothing.
+fn default_list() -> Vec<u8> {
+    let mut list = 2_u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in [
+        (1_u16, 7_u16, u32::MAX),
+        (2, 4, 1000),
+        (4, 4, u32::MAX),
+        (0x10, 4, u32::MAX),
+        (0x20, 0, u32::MAX),
+    ] {
+        list.extend(tag.to_le_bytes());
+        list.extend(permissions.to_le_bytes());
+        list.extend(id.to_le_bytes());
+    }
+    list
+}
+
+/// e2fsck takes the attributes from a live file on the orphan list, so none may be there, while newer files without names
+/// are open that keep others there.
+#[test]
+fn attributes_survive_a_crash_wherever_a_file_got_its_name() {
+    let Some(image) = Image::new("-b 1024", 32) else {
+        return;
+    };
+    let fs = image.mount();
+    let root = root(&fs);
+    let dir = root.mkdir(b"d", &NEW).expect("mkdir");
+    dir.set_xattr(b"system.posix_acl_default", &default_list(), SetXattr::Any)
+        .expect("a default list");
+    let oldest = root.tmpfile(&NEW).expect("tmpfile");
+    let inherits = dir.tmpfile(&NEW).expect("tmpfile");
+    let later = root.tmpfile(&NEW).expect("tmpfile");
+    let before = root.tmpfile(&NEW).expect("tmpfile");
+    before
+        .set_xattr(b"user.a", b"before", SetXattr::Any)
+        .expect("set");
+    let newest = root.tmpfile(&NEW).expect("tmpfile");
+    dir.link(b"inherits", &inherits).expect("link");
+    root.link(b"later", &later).expect("link");
+    later
+        .set_xattr(b"user.a", b"later", SetXattr::Any)
+        .expect("set");
+    root.link(b"before", &before).expect("link");
+    let in_use = fs.statfs().inodes_free;
+    let (crashed, preened) = (image.copy(), image.copy());
+    drop((oldest, inherits, later, before, newest, dir, root));
+    fs.unmount().expect("nothing is open");
+    image.assert_clean("without a crash");
+    assert!(preened.preen() <= 1, "e2fsck -p");
+    preened.assert_clean("after e2fsck -p");
+    for image in [crashed, preened] {
+        let fs = image.mount();
+        let root = self::root(&fs);
+        for name in ["before", "later"] {
+            let file = root.lookup(name.as_bytes()).expect("it has a name");
+            assert_eq!(
+                file.xattr(b"user.a").expect("its attribute"),
+                name.as_bytes()
+            );
+        }
+        let dir = root.lookup(b"d").expect("the directory");
+        let file = dir.lookup(b"inherits").expect("it has a name");
+        let list = file.xattr(b"system.posix_acl_access");
+        assert_eq!(list.expect("its list").len(), 4 + 5 * 8);
+        assert_eq!(fs.statfs().inodes_free, in_use + 2, "two had no name");
+        drop((root, dir, file));
+        fs.unmount().expect("nothing is open");
     }
 }

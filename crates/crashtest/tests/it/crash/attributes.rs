@@ -1,7 +1,7 @@
 //! Attributes and access control lists in every crash state: those of before or those of after, whatever tool looks first.
 
 use anyhow::{Result, ensure};
-use ext2dax::{FileSystem, Inode, SetAttributes, SetXattr};
+use ext2dax::{FileSystem, Inode, New, SetAttributes, SetXattr};
 use ext2dax_crashtest::crash::preen::E2fsck;
 use ext2dax_crashtest::crash::scenario::{Promise, Recording, Scenario, Shape};
 use ext2dax_crashtest::crash::{Enumeration, oracle};
@@ -84,6 +84,16 @@ fn chmod(fs: &FileSystem, mode: u16) -> ext2dax::Result<()> {
         permissions: Some(mode),
         ..SetAttributes::default()
     })
+}
+
+/// A file without a name that has contents and inherits what there is.
+fn nameless(directory: &Inode) -> ext2dax::Result<Inode> {
+    let file = directory.tmpfile(&New {
+        mode: 0o666,
+        ..New::default()
+    })?;
+    file.write_at(0, [7; 1500].as_slice())?;
+    Ok(file)
 }
 
 const fn atomic(
@@ -169,6 +179,30 @@ pub(super) const ATTRIBUTES: &[Scenario] = &[
     atomic("symlink below a default list", 3, generous, |fs| {
         fs.symlink("target", "/d/new")
     }),
+    atomic(
+        "a file without a name below a default list gets one",
+        7,
+        generous,
+        |fs| {
+            let d = fs.inode("/d")?;
+            let file = nameless(&d)?;
+            d.link(b"new", &file)
+        },
+    ),
+    // It must not live on the list: e2fsck would take its attributes.
+    atomic(
+        "a file without a name below a default list gets one, not at the end of the list",
+        20,
+        generous,
+        |fs| {
+            let d = fs.inode("/d")?;
+            let file = nameless(&d)?;
+            let others = [d.tmpfile(&New::default())?, d.tmpfile(&New::default())?];
+            d.link(b"new", &file)?;
+            drop(others);
+            Ok(())
+        },
+    ),
     atomic("unlink with attributes", 4, rich, |fs| fs.remove_file("/f")),
     // Mode, owner and the pointer to the attributes lie in several lines: an intent makes one step of them.
     atomic("an access list", 2, one, |fs| {
