@@ -32,3 +32,4 @@ mod real_faults;
 mod scale;
 mod scratch;
 mod turns;
+mod uncounted;

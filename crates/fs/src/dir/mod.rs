@@ -206,6 +206,10 @@ impl<'a> Dir<'a> {
         self.check_change(change)?;
         let record = self.node.record();
         let flags = record.flags();
+        if self.count() {
+            // EPOCH: the count, exact. Before: 1, which stands for more than can be counted as long as there is an index.
+            self.core.pmem.fence();
+        }
         if flags.contains(InodeFlags::INDEX) {
             // PUBLISH: the stored hash index is given up. Before: a directory with a valid index. After: the same names in
             // the same blocks, linear; index blocks are empty entries.
@@ -214,6 +218,21 @@ impl<'a> Dir<'a> {
             self.core.pmem.fence();
         }
         Ok(())
+    }
+
+    /// Gives a directory its count again that the ext4 driver has given up counting (`dir_nlink`): other than with a stored
+    /// index nobody expects that. With more subdirectories than it counts to, it stays 1. Flushed; says whether it was.
+    pub(crate) fn count(&self) -> bool {
+        let record = self.node.record();
+        if record.links() != 1 {
+            return false;
+        }
+        let links = u16::try_from(self.subdirectories().saturating_add(2)).unwrap_or(u16::MAX);
+        let counted = links <= COUNTED_MAX;
+        if counted {
+            record.put_links(links);
+        }
+        counted
     }
 
     /// The type byte of an entry: 0 without the `filetype` feature.
@@ -241,6 +260,9 @@ impl Victim<'_> {
         self.0.index = None;
     }
 }
+
+/// The largest link count of a directory that drivers and checkers know; with more, it is 1 (`dir_nlink`).
+const COUNTED_MAX: u16 = 65_000;
 
 /// What a change does to a directory's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

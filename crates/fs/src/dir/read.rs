@@ -4,7 +4,8 @@ use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use ext2dax_format::{Error, FileType, Result};
+use ext2dax_format::{Error, FileType, RawInode, Result};
+use ext2dax_pmem::field;
 
 use super::names::Place;
 use super::{Dir, DirIndex};
@@ -92,6 +93,31 @@ pub(crate) fn visit_dir(
         Err(error) => return Err(error),
     }
     Ok(())
+}
+
+impl Dir<'_> {
+    /// How many subdirectories there are: looks at every entry.
+    pub(crate) fn subdirectories(&self) -> u32 {
+        let core = self.core;
+        let is_dir = |ino: u32| {
+            let at = core
+                .geometry
+                .ino(ino)
+                .and_then(|ino| core.volume.inode_offset(ino));
+            let mode = at.map(|at| core.pmem.load(field!(at, RawInode, i_mode)).get());
+            mode.is_ok_and(|mode| FileType::from_mode(mode) == Some(FileType::Directory))
+        };
+        let mut count = 0;
+        list(self.index(), self.node, 0, &mut |entry| {
+            let directory = match entry.file_type {
+                Some(file_type) => file_type == FileType::Directory,
+                None => is_dir(entry.ino),
+            };
+            count += u32::from(directory && !matches!(entry.name, b"." | b".."));
+            true
+        });
+        count
+    }
 }
 
 fn list(index: &DirIndex, node: &Node, cookie: u64, each: &mut dyn FnMut(EntryRef<'_>) -> bool) {

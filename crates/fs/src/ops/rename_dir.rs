@@ -98,7 +98,7 @@ impl<'a> Moved<'a> {
         self.lead_to(dirs.to().node);
         // EPOCH: `..` names the new parent; the old one's count is one too high.
         core.pmem.fence();
-        drop_subdirectory(dirs.from().node);
+        drop_subdirectory(dirs.from());
         // EPOCH: done.
         core.pmem.fence();
     }
@@ -201,7 +201,7 @@ fn rename_over_swapped(
     // EPOCH: the target is dead under its name, which checkers clear; the source has its old one.
     core.pmem.fence();
     let old = dir.publish_shadow(shadow)?;
-    drop_subdirectory(dir.node);
+    drop_subdirectory(dir);
     source.node.record().touch_changed();
     // EPOCH: done.
     core.volume.free(Epoch::new(&core.pmem).fence(old));
@@ -238,7 +238,7 @@ fn rename_over(
     core.pmem.fence();
     dirs.from().erase(&source.found);
     if dirs.are_same() {
-        drop_subdirectory(dirs.to().node);
+        drop_subdirectory(dirs.to());
     }
     dirs.touch();
     source.node.record().touch_changed();
@@ -306,10 +306,10 @@ pub(super) fn exchange(
     // EPOCH: every `..` names its parent; a count is one too high.
     core.pmem.fence();
     if to_gains {
-        drop_subdirectory(dirs.from().node);
+        drop_subdirectory(dirs.from());
     }
     if from_gains {
-        drop_subdirectory(dirs.to().node);
+        drop_subdirectory(dirs.to());
     }
     // EPOCH: done.
     core.pmem.fence();

@@ -263,7 +263,7 @@ pub(crate) fn rmdir(mount: &Mount, parent: &Node, name: &[u8]) -> Result<()> {
     // EPOCH: dead; the name leads to a dead inode, and the parent's count is one too high.
     core.pmem.fence();
     dir.erase(&found);
-    drop_subdirectory(parent);
+    drop_subdirectory(&dir);
     let remains = ending.strip(&child);
     // EPOCH: done.
     remains.fence();
@@ -274,13 +274,15 @@ pub(crate) fn rmdir(mount: &Mount, parent: &Node, name: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// A subdirectory's `..` no longer counts.
-pub(super) fn drop_subdirectory(parent: &Node) {
-    let record = parent.record();
-    // A directory from elsewhere may say 1: not counted.
+/// A subdirectory's `..` no longer counts: its entry is gone.
+pub(super) fn drop_subdirectory(dir: &Dir<'_>) {
+    let record = dir.node.record();
     let links = record.links();
     if links > 2 {
         record.put_links(links - 1);
+    } else {
+        // A directory from elsewhere may say 1: not counted.
+        dir.count();
     }
     record.touch_modified();
 }
