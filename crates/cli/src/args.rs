@@ -89,9 +89,10 @@ pub(crate) struct Df {
 /// clean then.
 ///
 /// Options (-o): ro rw offset=BYTES acl noacl user_xattr bsddf minixdf errors=continue|remount-ro fakeroot norecovery
-/// kernel no_default_opts allow_other default_permissions threads=N follow (on by default, with
-/// CAP_SYS_NICE: the server runs on the processor of a program that asks one thing after the other) grpid sysvgroups resuid=UID resgid=GID
-/// suid dev exec atime noatime sync dirsync fsname=NAME subtype=TYPE writeback_cache, and those that start with no where
+/// reclaim (after a crash, what has leaked is given back first, and the image ends clean) kernel no_default_opts
+/// allow_other default_permissions threads=N follow (on by default, with CAP_SYS_NICE: the server runs on the processor
+/// of a program that asks one thing after the other) grpid sysvgroups resuid=UID resgid=GID suid dev exec atime noatime
+/// sync dirsync fsname=NAME subtype=TYPE writeback_cache, and those that start with no where
 /// that makes sense. An option that cannot be done is refused by name.
 ///
 /// Called as mount.ext2dax or mount.fuse.ext2dax, which `make install` sets up as links, it takes the arguments of a

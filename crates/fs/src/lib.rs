@@ -24,6 +24,7 @@ mod orphan;
 mod path;
 mod reclaim;
 mod recovery;
+mod reserve;
 mod scrub;
 mod slots;
 mod state;
@@ -54,4 +55,7 @@ pub use path::{
     DirBuilder, DirEntry, File, FileTimes, Metadata, OpenOptions, PathBytes, Permissions, ReadDir,
     SeekFrom,
 };
+pub use reserve::Reserve;
+#[cfg(feature = "std")]
+pub use reserve::ReserveGuard;
 pub use xattr::{SetXattr, XATTR_NAME_MAX, XATTR_VALUE_MAX};

@@ -33,6 +33,7 @@ use crate::options::{MountOptions, StatfsStyle};
 use crate::orphan::OrphanList;
 use crate::reclaim;
 use crate::recovery;
+use crate::reserve::{self, Reserve};
 use crate::scrub;
 use crate::slots::Slots;
 use crate::state::{SUPERBLOCK, State};
@@ -57,6 +58,7 @@ pub(crate) struct CoreParts {
     pub(crate) versions: Versions,
     /// Held while the count of an attribute block with several users is read and lowered.
     pub(crate) shared_attributes: Mutex<()>,
+    reserve: Reserve,
     privileged: bool,
     clock: Arc<dyn Clock>,
     /// 0 until somebody asks.
@@ -135,26 +137,16 @@ impl Core {
         counted
     }
 
-    /// Whether the user for whom this mount acts may use the reserved blocks.
+    /// Whether reserved blocks may be used: by the user for whom the calling thread acts, else by the one for whom the mount
+    /// does.
     pub(crate) fn is_privileged(&self) -> bool {
-        self.privileged
+        reserve::of_this_thread().unwrap_or(self.privileged)
     }
 
     /// Notes damage: see [`State::report`].
     pub(crate) fn report(&self, error: Error) {
         self.state.report(error);
     }
-}
-
-/// Root, the user of the reserve, and its group unless that is root's: as Linux has it.
-fn may_use_reserve(superblock: &RawSuperblock, options: &MountOptions) -> bool {
-    let user = options
-        .reserved_uid
-        .unwrap_or(u32::from(superblock.s_def_resuid.get()));
-    let group = options
-        .reserved_gid
-        .unwrap_or(u32::from(superblock.s_def_resgid.get()));
-    options.uid == 0 || options.uid == user || group != 0 && options.gid == group
 }
 
 /// A mounted file system. See the module's documentation.
@@ -424,6 +416,7 @@ impl FileSystem {
         } else {
             slots
         };
+        let reserve = Reserve::of(&superblock, options);
         let parts = CoreParts {
             orphans: OrphanList::new(volume.clone()),
             state: State::new(
@@ -435,7 +428,8 @@ impl FileSystem {
             slots,
             gates: Arc::new(Gates::new()),
             clock: options.clock.clone().unwrap_or_else(default_clock),
-            privileged: may_use_reserve(&superblock, options),
+            reserve,
+            privileged: reserve.is_open_to(options.uid, |group| group == options.gid),
             overhead: AtomicU64::new(0),
             options: options.clone(),
             versions: Versions::new(),
@@ -544,6 +538,12 @@ impl FileSystem {
             name_max: 255,
             uuid: core.pmem.read_value(SUPERBLOCK).s_uuid,
         }
+    }
+
+    /// Who may use the reserved blocks.
+    #[must_use]
+    pub fn reserve(&self) -> Reserve {
+        self.mount.core.reserve
     }
 
     /// Whether the file system may be written: not if it was mounted for reading only, nor after damage was found on an

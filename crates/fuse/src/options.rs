@@ -56,6 +56,8 @@ pub struct Options {
     pub fakeroot: bool,
     /// `norecovery`.
     pub no_recovery: bool,
+    /// `reclaim`: what a crash has leaked is given back first.
+    pub reclaim: bool,
     /// `no_default_opts`: no source and type but those given.
     pub no_default_opts: bool,
     /// `allow_other`.
@@ -102,6 +104,7 @@ impl Default for Options {
             on_error: None,
             fakeroot: false,
             no_recovery: false,
+            reclaim: false,
             no_default_opts: false,
             allow_other: false,
             default_permissions: false,
@@ -137,6 +140,7 @@ const FLAGS: &[(&str, Flag)] = &[
     ("fakeroot", |o| o.fakeroot = true),
     ("norecovery", |o| o.no_recovery = true),
     ("noload", |o| o.no_recovery = true),
+    ("reclaim", |o| o.reclaim = true),
     ("no_default_opts", |o| o.no_default_opts = true),
     ("allow_other", |o| o.allow_other = true),
     ("default_permissions", |o| o.default_permissions = true),
@@ -374,6 +378,7 @@ impl Options {
         let mut options = MountOptions::new()
             .read_only(self.read_only)
             .no_recovery(self.no_recovery)
+            .reclaim(self.reclaim)
             .group_inherits(self.grpid)
             .acl(self.acl)
             .reserved_for(self.reserved_uid, self.reserved_gid);
@@ -418,6 +423,7 @@ impl Options {
             },
             behaviour: Behaviour {
                 dirsync: self.sync || self.dirsync,
+                fakeroot: self.fakeroot,
             },
             threads: self.threads.unwrap_or(processors.clamp(2, DEFAULT_THREADS)),
             follow: self.follow && processors > 1,

@@ -178,6 +178,7 @@ impl Filesystem for Adapter {
         reply: ReplyAttr,
     ) {
         let server = self.server(request);
+        let _reserve = server.acting_for(caller(request));
         let change = Change {
             mode,
             uid,
@@ -209,6 +210,7 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let server = self.server(request);
+        let _reserve = server.acting_for(caller(request));
         let new = NewNode {
             mode,
             umask,
@@ -230,6 +232,7 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let server = self.server(request);
+        let _reserve = server.acting_for(caller(request));
         let new = NewNode {
             mode,
             umask,
@@ -260,6 +263,7 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let server = self.server(request);
+        let _reserve = server.acting_for(caller(request));
         let target = target.as_os_str().as_bytes();
         entry(
             reply,
@@ -278,6 +282,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let server = self.server(request);
+        let _reserve = server.acting_for(caller(request));
         let flags = if flags.is_empty() {
             RenameFlags::Replace
         } else if flags == fuser::RenameFlags::RENAME_NOREPLACE {
@@ -303,6 +308,7 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let server = self.server(request);
+        let _reserve = server.acting_for(caller(request));
         entry(reply, server.link(node.0, parent.0, name.as_bytes()));
     }
 
@@ -331,6 +337,7 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let server = self.server(request);
+        let _reserve = server.acting_for(caller(request));
         let new = NewNode {
             mode,
             umask,
@@ -386,6 +393,7 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let server = self.server(request);
+        let _reserve = server.acting_for(caller(request));
         let drop_privileges = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         match server.write(node.0, offset, data, drop_privileges) {
             Ok(written) => reply.written(u32::try_from(written).unwrap_or(u32::MAX)),
@@ -563,6 +571,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let server = self.server(request);
+        let _reserve = server.acting_for(caller(request));
         let name = name.as_bytes();
         let answer = server.set_xattr(caller(request), node.0, name, value, flags);
         empty(reply, answer);
@@ -587,6 +596,7 @@ impl Filesystem for Adapter {
 
     fn removexattr(&self, request: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let server = self.server(request);
+        let _reserve = server.acting_for(caller(request));
         empty(reply, server.remove_xattr(node.0, name.as_bytes()));
     }
 
@@ -601,6 +611,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let server = self.server(request);
+        let _reserve = server.acting_for(caller(request));
         let answer = server.allocate(caller(request), node.0, offset, length, mode);
         empty(reply, answer);
     }
@@ -644,6 +655,7 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let server = self.server(request);
+        let _reserve = server.acting_for(caller(request));
         // The answer has 32 bits.
         let length = length.min(LONGEST_COPY);
         let answer = server.copy(

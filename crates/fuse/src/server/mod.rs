@@ -10,7 +10,8 @@
 //! | `xattr` | extended attributes and access control lists |
 //!
 //! Permissions are the kernel's to check (`default_permissions`), before a request comes here. What it cannot check,
-//! because only the file system knows, is checked here: immutable and append-only flags, and who may set them.
+//! because only the file system knows, is checked here: immutable and append-only flags, and who may set them, and who may
+//! use reserved blocks.
 //!
 //! # Locking
 //! No lock of its own besides the table's shards: requests meet in the file system or not at all.
@@ -26,7 +27,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ext2dax::{Attributes, Error, FileSystem, Inode, StatFs};
+use ext2dax::{Attributes, Error, FileSystem, Inode, Reserve, ReserveGuard, StatFs};
 
 use crate::nodes::{Nodes, ROOT};
 
@@ -94,6 +95,8 @@ fn supplementary_groups(pid: u32) -> Vec<u32> {
 pub struct Behaviour {
     /// Each change of names is durable on return, whatever the medium.
     pub dirsync: bool,
+    /// Everybody acts as root.
+    pub fakeroot: bool,
 }
 
 /// Serves one mounted file system.
@@ -103,6 +106,7 @@ pub struct Server {
     fs: Mutex<Option<FileSystem>>,
     nodes: Nodes,
     behaviour: Behaviour,
+    reserve: Reserve,
     /// Forgets that are under way.
     forgetting: AtomicUsize,
 }
@@ -118,6 +122,7 @@ impl Server {
     pub fn new(fs: FileSystem, behaviour: Behaviour) -> Result<Self, Error> {
         let nodes = Nodes::new(fs.root()?);
         Ok(Self {
+            reserve: fs.reserve(),
             fs: Mutex::new(Some(fs)),
             nodes,
             behaviour,
@@ -187,6 +192,13 @@ impl Server {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         fs.map_or(Ok(()), FileSystem::unmount)
+    }
+
+    /// While the guard lives, blocks are taken for `caller`, who may use the reserved ones or may not. What the kernel writes
+    /// by itself, from mapped pages or its cache, comes as root's: it was accepted when it was stored.
+    pub fn acting_for(&self, caller: Caller) -> ReserveGuard {
+        let open = |group| caller.is_in_group(group);
+        ReserveGuard::new(self.behaviour.fakeroot || self.reserve.is_open_to(caller.uid, open))
     }
 
     /// Ends a change of names in `dir`.

@@ -6,6 +6,7 @@ mod attributes;
 mod contents;
 mod mounted;
 mod names;
+mod reserve;
 mod server;
 
 use mounted::Mount;
