@@ -103,11 +103,13 @@ fn theirs(task: Task, image: &Path) -> Command {
     command
 }
 
-/// Medians of one contender.
+/// Medians of one contender, and between what its times on the wall lay.
 #[derive(Clone, Copy, Debug)]
 struct Figures {
     cpu_ms: f64,
     wall_ms: f64,
+    wall_least_ms: f64,
+    wall_most_ms: f64,
     peak_mib: f64,
     status: i32,
 }
@@ -119,9 +121,14 @@ fn figures(mut costs: Vec<cost::Cost>, peak_kib: u64) -> Result<Figures> {
         costs.sort_by_key(of);
         of(&costs[costs.len() / 2]) as f64 / 1e6
     };
+    let (cpu_ms, wall_ms) = (median(|cost| cost.cpu_ns), median(|cost| cost.wall_ns));
+    let wall = |cost: Option<&cost::Cost>| cost.map_or(0.0, |cost| cost.wall_ns as f64 / 1e6);
     Ok(Figures {
-        cpu_ms: median(|cost| cost.cpu_ns),
-        wall_ms: median(|cost| cost.wall_ns),
+        cpu_ms,
+        wall_ms,
+        // Sorted by the time on the wall since.
+        wall_least_ms: wall(costs.first()),
+        wall_most_ms: wall(costs.last()),
         peak_mib: peak_kib as f64 / 1024.0,
         status,
     })
@@ -160,7 +167,7 @@ fn compare(arguments: &Arguments, what: &str, task: Task, image: &Path) -> Resul
         others.peak_mib / mine.peak_mib,
     );
     if arguments.json {
-        let object = |f: Figures| serde_json::json!({"cpu_ms": f.cpu_ms, "wall_ms": f.wall_ms, "peak_mib": f.peak_mib, "status": f.status});
+        let object = |f: Figures| serde_json::json!({"cpu_ms": f.cpu_ms, "wall_ms": f.wall_ms, "wall_least_ms": f.wall_least_ms, "wall_most_ms": f.wall_most_ms, "peak_mib": f.peak_mib, "status": f.status});
         println!(
             "{}",
             serde_json::json!({"what": what, "threads": arguments.threads, "ours": object(mine), "e2fsck": object(others),
@@ -170,8 +177,8 @@ fn compare(arguments: &Arguments, what: &str, task: Task, image: &Path) -> Resul
         println!("{what}");
         for (name, f) in [("ours", mine), ("e2fsck", others)] {
             println!(
-                "  {name:8} {:9.1} ms cpu {:9.1} ms wall {:8.1} MiB, exit {}",
-                f.cpu_ms, f.wall_ms, f.peak_mib, f.status
+                "  {name:8} {:9.1} ms cpu {:9.1} ms wall ({:.1} to {:.1}) {:8.1} MiB, exit {}",
+                f.cpu_ms, f.wall_ms, f.wall_least_ms, f.wall_most_ms, f.peak_mib, f.status
             );
         }
         println!(

@@ -1,17 +1,25 @@
 //! Pass 5: bitmaps and counters against what pass 1 counted.
 
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use zerocopy::IntoBytes as _;
+use zerocopy::little_endian::U64;
 
 use crate::Hands;
-use crate::census::{Census, Kind};
+use crate::bits::BitMap;
+use crate::census::Census;
 use crate::finding::Finding;
 use crate::fix::Fix;
 use crate::image::Image;
-use crate::layout::SUPER_AT;
-use crate::open::Volume;
+use crate::inodes::Inodes;
+use crate::layout::{Layout, SUPER_AT};
+use crate::open::{GroupPlaces, Volume};
 use crate::parallel;
 use crate::problem::Code;
 
+/// Groups that a thread takes at a time. So few that there is one span are not worth a thread.
+const SPAN: u32 = 64;
 /// How many runs a finding lists before it ends in dots.
 const RUNS_LISTED: usize = 16;
 
@@ -26,25 +34,49 @@ struct Free {
 pub(crate) fn run(
     image: &Image,
     volume: &Volume,
-    census: &Census,
+    census: &mut Census,
     hands: Hands<'_>,
     findings: &mut Vec<Finding>,
 ) {
     let layout = &volume.layout;
-    let buffer = || vec![0; layout.block_size as usize];
-    let groups = parallel::map_with(layout.groups, hands.threads, buffer, |bytes, group| {
-        if hands.cancel.is_set() {
-            return Default::default();
+    let buffer = |_| Buffers {
+        stored: vec![0; 2 * layout.block_size as usize],
+        counted: vec![U64::ZERO; layout.block_size as usize / 8],
+    };
+    let Census {
+        claimed,
+        inodes,
+        used_in_group,
+        ..
+    } = census;
+    let counts = Counts {
+        claimed,
+        inodes,
+        used_in_group,
+    };
+    let spans = layout.groups.div_ceil(SPAN);
+    let (spans, _) = parallel::map_with(spans, hands.threads, buffer, |buffers, span| {
+        let mut found = (Vec::new(), Free::default());
+        let first = span * SPAN;
+        for group in first..first.saturating_add(SPAN).min(layout.groups) {
+            if hands.cancel.is_set() {
+                break;
+            }
+            hands.progress.step(5, group, layout.groups);
+            let free = check_group(image, volume, counts, group, buffers, &mut found.0);
+            found.1.blocks += free.blocks;
+            found.1.inodes += free.inodes;
         }
-        hands.progress.step(5, group, layout.groups);
-        check_group(image, volume, census, group, bytes)
+        found
     });
     let mut free = Free::default();
-    for (mut found, group) in groups {
+    for (mut found, span) in spans {
         findings.append(&mut found);
-        free.blocks += group.blocks;
-        free.inodes += group.inodes;
+        free.blocks += span.blocks;
+        free.inodes += span.inodes;
     }
+    let all = u64::from(layout.blocks - layout.first_data_block);
+    census.claimed_count = all.saturating_sub(free.blocks);
     let mut compare = |code: Code, at: u64, stored: u32, counted: u64| {
         if u64::from(stored) != counted {
             let fix = Fix::word(SUPER_AT + at, crate::layout::saturate(counted));
@@ -65,15 +97,30 @@ pub(crate) fn run(
     );
 }
 
+/// What the passes before have counted.
+#[derive(Clone, Copy, Debug)]
+struct Counts<'a> {
+    claimed: &'a BitMap,
+    inodes: &'a Inodes,
+    used_in_group: &'a [AtomicU32],
+}
+
+/// Buffers of one thread: the bitmaps of a group as they are, and one of them as it should be.
+#[derive(Debug)]
+struct Buffers {
+    stored: Vec<u8>,
+    counted: Vec<U64>,
+}
+
 fn check_group(
     image: &Image,
     volume: &Volume,
-    census: &Census,
+    counts: Counts<'_>,
     group: u32,
-    bytes: &mut [u8],
-) -> (Vec<Finding>, Free) {
+    buffers: &mut Buffers,
+    findings: &mut Vec<Finding>,
+) -> Free {
     let layout = &volume.layout;
-    let mut findings = Vec::new();
     let places = volume
         .places
         .get(group as usize)
@@ -81,7 +128,8 @@ fn check_group(
         .unwrap_or_default();
     let first = layout.group_first(group);
     let first_ino = layout.first_ino_of(group);
-    let unused = census.used_in_group(group) == 0;
+    let used = counts.used_in_group.get(group as usize);
+    let unused = used.is_none_or(|used| used.load(Ordering::Relaxed) == 0);
     let blocks = BitmapCheck {
         group,
         number: first.into(),
@@ -95,19 +143,21 @@ fn check_group(
         codes: [Code::InodeLeak, Code::InodeUnmarked, Code::InodePadding],
     };
     let mut free = Free::default();
-    let used = |bit: u32| census.claimed.word64(u64::from(first) + u64::from(bit));
-    let bitmap = read(image, volume, places.block_bitmap, bytes);
-    free.blocks = blocks.compare(bitmap, used, &mut findings);
-    let used = |bit: u32| census.used_word(first_ino.saturating_add(bit));
-    let bitmap = read(image, volume, places.inode_bitmap, bytes);
-    free.inodes = match unused {
-        true => inodes.compare(bitmap, |_| 0, &mut findings),
-        false => inodes.compare(bitmap, used, &mut findings),
+    let Buffers { stored, counted } = buffers;
+    let (first_bitmap, second_bitmap) = read(image, layout, places, stored);
+    counts.claimed.copy(first, counted);
+    free.blocks = blocks.compare(first_bitmap, counted, findings);
+    for (bit, word) in (0..layout.inodes_per_group).step_by(64).zip(&mut *counted) {
+        word.set(match unused {
+            true => 0,
+            false => counts.inodes.used_word(first_ino.saturating_add(bit)),
+        });
+    }
+    free.inodes = inodes.compare(second_bitmap, counted, findings);
+    let dirs = match unused {
+        true => 0,
+        false => counts.inodes.dirs(first_ino, layout.inodes_per_group),
     };
-    let dirs = census
-        .used_inodes(layout, group)
-        .filter(|(_, kind)| *kind == Kind::DIRECTORY)
-        .count() as u64;
     let read_at = layout.desc_at(group, volume.copy);
     let store_at = layout.desc_at(group, 0);
     let mut compare = |code: Code, at: u64, counted: u64| {
@@ -124,16 +174,42 @@ fn check_group(
     compare(Code::GroupFreeBlocks, 12, free.blocks);
     compare(Code::GroupFreeInodes, 14, free.inodes);
     compare(Code::GroupDirs, 16, dirs);
-    (findings, free)
+    free
 }
 
-/// The bitmap at `place`, if it has one.
-fn read<'b>(image: &Image, volume: &Volume, place: u32, bytes: &'b mut [u8]) -> Option<&'b [u8]> {
-    if place == 0 {
-        return None;
+/// The bitmaps of blocks and inodes, as far as they have a place. Mostly they are neighbours, and one call reads both.
+fn read<'b>(
+    image: &Image,
+    layout: &Layout,
+    places: GroupPlaces,
+    bytes: &'b mut [u8],
+) -> (Option<&'b [u8]>, Option<&'b [u8]>) {
+    let places = [places.block_bitmap, places.inode_bitmap];
+    match places {
+        [first, second] if first != 0 && first.checked_add(1) == Some(second) => {
+            image.read(layout.at(first), bytes);
+        }
+        places => {
+            let halves = bytes.chunks_exact_mut(layout.block_size as usize);
+            for (place, half) in places.into_iter().zip(halves).filter(|half| half.0 != 0) {
+                image.read(layout.at(place), half);
+            }
+        }
     }
-    image.read(volume.layout.at(place), bytes);
-    Some(bytes)
+    let mut halves = bytes.chunks_exact(layout.block_size as usize);
+    let mut half = |place| halves.next().filter(|_| place != 0);
+    let [first, second] = places;
+    (half(first), half(second))
+}
+
+/// The zeroes of a word.
+#[inline]
+fn count_free(word: &U64) -> u64 {
+    match word.get() {
+        0 => 64,
+        u64::MAX => 0,
+        word => word.count_zeros().into(),
+    }
 }
 
 /// One bitmap of one group.
@@ -157,35 +233,49 @@ impl BitmapCheck {
         }
     }
 
-    /// Compares the bitmap, if it has a place, with what is used; answers how many are free.
-    #[inline]
+    /// Compares the bitmap, if it has a place, with the bits that were counted; answers how many are free. All bits that
+    /// stand for nothing are set in `counted` then.
     fn compare(
         &self,
-        bytes: Option<&[u8]>,
-        used: impl Fn(u32) -> u64,
+        stored: Option<&[u8]>,
+        counted: &mut [U64],
         findings: &mut Vec<Finding>,
     ) -> u64 {
-        let mut free = 0;
-        let Some(bytes) = bytes else {
-            let words = (0..self.len).step_by(64);
-            return words
-                .map(|bit| u64::from((!used(bit) & self.mask(bit)).count_ones()))
-                .sum();
-        };
+        let meaning = (self.len as usize / 64).min(counted.len());
+        let (words, behind) = counted.split_at_mut(meaning);
+        // Whole words are free or taken nearly always.
+        let mut free: u64 = words.iter().map(count_free).sum();
+        if let [last, padding @ ..] = behind {
+            *last |= U64::new(!self.mask(self.len / 64 * 64));
+            free += u64::from(last.get().count_zeros());
+            padding.fill(U64::new(u64::MAX));
+        }
+        if let Some(stored) = stored
+            && stored != counted.as_bytes()
+        {
+            self.report(stored.as_chunks::<8>().0.iter().zip(&*counted), findings);
+        }
+        free
+    }
+
+    /// Reports the bits that differ.
+    fn report<'a>(
+        &self,
+        pairs: impl Iterator<Item = (&'a [u8; 8], &'a U64)>,
+        findings: &mut Vec<Finding>,
+    ) {
         let mut leaked = Runs::default();
         let mut unmarked = Runs::default();
         let mut padded = true;
-        for (bit, chunk) in (0_u32..).step_by(64).zip(bytes.as_chunks::<8>().0) {
-            let stored = u64::from_le_bytes(*chunk);
+        for (bit, (stored, counted)) in (0_u32..).step_by(64).zip(pairs) {
+            let (stored, counted) = (u64::from_le_bytes(*stored), counted.get());
             let mask = self.mask(bit);
-            let counted = if mask == 0 { 0 } else { used(bit) & mask };
-            free += u64::from((!counted & mask).count_ones());
-            if stored == counted | !mask {
+            if stored == counted {
                 continue;
             }
             padded &= stored | mask == u64::MAX;
             leaked.add(self.number + u64::from(bit), stored & !counted & mask);
-            unmarked.add(self.number + u64::from(bit), counted & !stored);
+            unmarked.add(self.number + u64::from(bit), counted & !stored & mask);
         }
         for (runs, code) in [leaked, unmarked].into_iter().zip(self.codes) {
             if runs.count != 0 {
@@ -199,7 +289,6 @@ impl BitmapCheck {
             let [.., code] = self.codes;
             findings.push(Finding::new(code).group(self.group).fix(Fix::WriteGroup));
         }
-        free
     }
 }
 

@@ -1,6 +1,10 @@
 //! Bit maps over blocks and inodes. Threads set bits in them at the same time; a set bit never goes away during a check.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::io;
+
+use ext2dax_pmem::{AnonRegion, Off, Pmem};
+use zerocopy::IntoBytes as _;
+use zerocopy::little_endian::U64;
 
 use crate::Error;
 
@@ -18,23 +22,31 @@ pub(crate) fn zeroed<T: zerocopy::FromZeros>(len: u64) -> Result<Vec<T>, Error> 
 /// One bit for each number below a limit.
 #[derive(Debug)]
 pub(crate) struct BitMap {
-    words: Vec<AtomicU64>,
+    words: Pmem,
     len: u64,
 }
 
 impl BitMap {
+    /// For bits of which some are set, or none.
     pub(crate) fn new(len: u64) -> Result<Self, Error> {
-        let words = zeroed(len.div_ceil(64))?;
+        Self::with(len, AnonRegion::new)
+    }
+
+    /// For bits that are set here and there all over.
+    pub(crate) fn spread(len: u64) -> Result<Self, Error> {
+        Self::with(len, AnonRegion::with_large_pages)
+    }
+
+    fn with(len: u64, region: impl Fn(u64) -> io::Result<AnonRegion>) -> Result<Self, Error> {
+        let needed = len.div_ceil(64) * 8;
+        let region = region(needed).map_err(|_| Error::NoMemory { needed })?;
+        let words = Pmem::new(region);
         Ok(Self { words, len })
     }
 
     #[inline]
-    fn word(&self, bit: u64) -> Option<(&AtomicU64, u64)> {
-        if bit >= self.len {
-            return None;
-        }
-        let word = self.words.get(usize::try_from(bit / 64).ok()?)?;
-        Some((word, 1 << (bit % 64)))
+    fn word(&self, bit: u64) -> Option<(Off<U64>, u64)> {
+        (bit < self.len).then(|| (Off::new(bit / 64 * 8), 1 << (bit % 64)))
     }
 
     /// Sets the bit and says whether it was set before. Numbers past the limit count as set.
@@ -43,28 +55,46 @@ impl BitMap {
         let Some((word, mask)) = self.word(u64::from(bit)) else {
             return true;
         };
-        word.fetch_or(mask, Ordering::Relaxed) & mask != 0
+        self.words.or_word(word, mask) & mask != 0
     }
 
     pub(crate) fn test(&self, bit: u32) -> bool {
         let Some((word, mask)) = self.word(u64::from(bit)) else {
             return false;
         };
-        word.load(Ordering::Relaxed) & mask != 0
+        self.words.load(word).get() & mask != 0
     }
 
     /// The 64 bits that start at `bit`, which need not be aligned; bits past the limit read as 0.
     #[inline]
     pub(crate) fn word64(&self, bit: u64) -> u64 {
-        let index = usize::try_from(bit / 64).unwrap_or(usize::MAX);
-        let word = |index: usize| {
-            self.words
-                .get(index)
-                .map_or(0, |w| w.load(Ordering::Relaxed))
+        let word = |bit: u64| match self.word(bit) {
+            Some((word, _)) => self.words.load(word).get(),
+            None => 0,
         };
         match bit % 64 {
-            0 => word(index),
-            shift => word(index) >> shift | word(index.saturating_add(1)) << (64 - shift),
+            0 => word(bit),
+            shift => word(bit - shift) >> shift | word(bit - shift + 64) << (64 - shift),
+        }
+    }
+
+    /// The bits from `first` on, as many as there is room for; bits past the limit read as 0.
+    pub(crate) fn copy(&self, first: u32, to: &mut [U64]) {
+        let start = u64::from(first) / 64 * 8;
+        let there = self.words.len().saturating_sub(start) / 8;
+        let count = to.len().min(usize::try_from(there).unwrap_or(usize::MAX));
+        let (words, past) = to.split_at_mut(count);
+        self.words.read(start, words.as_mut_bytes());
+        past.fill(U64::ZERO);
+        let shift = first % 64;
+        if shift != 0 {
+            let next = self.word64((start + 8 * words.len() as u64) * 8);
+            let mut rest = &mut *words;
+            while let [word, behind @ ..] = rest {
+                let next = behind.first().map_or(next, |next| next.get());
+                word.set(word.get() >> shift | next << (64 - shift));
+                rest = behind;
+            }
         }
     }
 
@@ -79,7 +109,7 @@ impl BitMap {
             let count = (64 - start).min(end - bit);
             let mask = (u64::MAX >> (64 - count)) << start;
             if let Some((word, _)) = self.word(bit) {
-                let before = word.fetch_or(mask, Ordering::Relaxed) & mask;
+                let before = self.words.or_word(word, mask) & mask;
                 if before != 0 {
                     met(bit - start, before);
                 }

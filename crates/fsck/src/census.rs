@@ -1,9 +1,10 @@
 //! What pass 1 counts and the later passes ask for.
 
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::Error;
 use crate::bits::{BitMap, zeroed};
+use crate::inodes::Inodes;
 use crate::layout::{Layout, ROOT_INO};
 
 /// What an inode is, in one byte. The numbers 1 to 7 are the file types of directory entries.
@@ -143,8 +144,9 @@ impl Counts {
     }
 }
 
-/// The state that the passes share: two bits a block, six bytes an inode, twelve a directory. Where no inode is in use
-/// and no block claimed, the memory is never touched.
+/// The state that the passes share: two bits a block; a byte and two bits for each thread an inode, and four bytes more
+/// where several entries lead to it; twelve bytes a directory. Where no inode is in use and no block claimed, the memory
+/// is never touched.
 #[derive(Debug)]
 pub(crate) struct Census {
     /// Blocks that something claims.
@@ -152,85 +154,59 @@ pub(crate) struct Census {
     /// Blocks that are claimed more than once.
     pub(crate) shared: BitMap,
     any_shared: AtomicBool,
-    /// By inode number: the kind in the low four bits, above them how many entries lead to it.
-    inodes: Vec<AtomicU32>,
-    /// By inode number: `i_links_count`, so that pass 4 need not come back to the inodes.
-    stored_links: Vec<AtomicU16>,
+    pub(crate) inodes: Inodes,
     /// Inodes in use in each group.
-    used_in_group: Vec<u32>,
+    pub(crate) used_in_group: Vec<AtomicU32>,
     /// In the order of their numbers.
     pub(crate) dirs: Vec<Dir>,
     pub(crate) counts: Counts,
+    /// How many blocks pass 5 found claimed.
+    pub(crate) claimed_count: u64,
 }
-
-const KIND: u32 = 0xF;
-const LINK: u32 = 0x10;
 
 impl Census {
     /// # Errors
     /// There is not enough memory.
     pub(crate) fn new(layout: &Layout) -> Result<Self, Error> {
-        let inodes = u64::from(layout.inodes) + 1;
         let blocks = u64::from(layout.blocks);
         let new = || {
             Ok(Self {
-                claimed: BitMap::new(blocks)?,
+                // Every group has its own metadata.
+                claimed: BitMap::spread(blocks)?,
                 shared: BitMap::new(blocks)?,
                 any_shared: AtomicBool::new(false),
-                inodes: zeroed(inodes)?,
-                stored_links: zeroed(inodes)?,
+                inodes: Inodes::new(layout.inodes)?,
                 used_in_group: zeroed(layout.groups.into())?,
                 dirs: Vec::new(),
                 counts: Counts::default(),
+                claimed_count: 0,
             })
         };
+        new().map_err(|_: Error| Self::no_memory(layout))
+    }
+
+    /// What a check of this file system needs.
+    pub(crate) fn no_memory(layout: &Layout) -> Error {
+        let (blocks, inodes) = (u64::from(layout.blocks), u64::from(layout.inodes));
         let needed = blocks / 4 + 6 * inodes + 4 * u64::from(layout.groups);
-        new().map_err(|_: Error| Error::NoMemory { needed })
+        Error::NoMemory { needed }
     }
 
-    /// Pass 1: what the inode is, and the links that it counts itself.
-    #[inline]
-    pub(crate) fn set_inode(&self, ino: u32, kind: Kind, links: u16) {
-        if let (Some(inode), Some(stored)) = (
-            self.inodes.get(ino as usize),
-            self.stored_links.get(ino as usize),
-        ) {
-            inode.store(kind.0.into(), Ordering::Relaxed);
-            stored.store(links, Ordering::Relaxed);
-        }
-    }
-
-    pub(crate) fn set_used_in_group(&mut self, group: u32, count: u32) {
-        if let Some(slot) = self.used_in_group.get_mut(group as usize) {
-            *slot = count;
+    /// More inodes of a group are in use.
+    pub(crate) fn add_used_in_group(&self, group: u32, count: u32) {
+        if let Some(slot) = self.used_in_group.get(group as usize) {
+            slot.fetch_add(count, Ordering::Relaxed);
         }
     }
 
     pub(crate) fn used_in_group(&self, group: u32) -> u32 {
-        self.used_in_group.get(group as usize).copied().unwrap_or(0)
-    }
-
-    #[inline]
-    fn kind_of(word: u32) -> Kind {
-        Kind(word.to_le_bytes()[0] & 0xF)
+        let count = self.used_in_group.get(group as usize);
+        count.map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
     #[inline]
     pub(crate) fn kind(&self, ino: u32) -> Kind {
-        self.inodes.get(ino as usize).map_or(Kind::FREE, |word| {
-            Self::kind_of(word.load(Ordering::Relaxed))
-        })
-    }
-
-    /// The kinds of `count` inodes from `first` on.
-    pub(crate) fn kinds(&self, first: u32, count: u32) -> impl Iterator<Item = Kind> + '_ {
-        let start = (first as usize).min(self.inodes.len());
-        let end = start.saturating_add(count as usize).min(self.inodes.len());
-        self.inodes
-            .get(start..end)
-            .unwrap_or_default()
-            .iter()
-            .map(|word| Self::kind_of(word.load(Ordering::Relaxed)))
+        self.inodes.kind(ino)
     }
 
     /// The inodes in use of a group, with what they are.
@@ -245,16 +221,8 @@ impl Census {
             _ => layout.inodes_per_group,
         };
         (first..)
-            .zip(self.kinds(first, count))
+            .zip(self.inodes.kinds(first, count))
             .filter(|(_, kind)| kind.used())
-    }
-
-    /// 64 inodes from `first` on as bits: in use or not.
-    #[inline]
-    pub(crate) fn used_word(&self, first: u32) -> u64 {
-        self.kinds(first, 64)
-            .enumerate()
-            .fold(0, |word, (i, kind)| word | u64::from(kind.used()) << i)
     }
 
     /// Claims a block and remembers if somebody else had it.
@@ -282,42 +250,6 @@ impl Census {
     /// Whether any block is claimed more than once.
     pub(crate) fn has_shared(&self) -> bool {
         self.any_shared.load(Ordering::Relaxed)
-    }
-
-    /// How many blocks are claimed.
-    pub(crate) fn claimed_count(&self, layout: &Layout) -> u64 {
-        (0..u64::from(layout.blocks))
-            .step_by(64)
-            .map(|bit| u64::from(self.claimed.word64(bit).count_ones()))
-            .sum()
-    }
-
-    /// One more entry leads to `ino`.
-    #[inline]
-    pub(crate) fn add_link(&self, ino: u32) {
-        if let Some(word) = self.inodes.get(ino as usize) {
-            let before = word.fetch_add(LINK, Ordering::Relaxed);
-            if before >= u32::MAX - LINK {
-                // 268 million entries: far beyond what a count can be, and it stays there.
-                word.fetch_sub(LINK, Ordering::Relaxed);
-            }
-        }
-    }
-
-    /// Entries that lead to `ino`, or the largest number that a count can be.
-    pub(crate) fn links(&self, ino: u32) -> u16 {
-        let word = self
-            .inodes
-            .get(ino as usize)
-            .map_or(0, |word| word.load(Ordering::Relaxed));
-        u16::try_from((word & !KIND) / LINK).unwrap_or(u16::MAX)
-    }
-
-    /// `i_links_count` as pass 1 found it.
-    pub(crate) fn stored_links(&self, ino: u32) -> u16 {
-        self.stored_links
-            .get(ino as usize)
-            .map_or(0, |links| links.load(Ordering::Relaxed))
     }
 
     pub(crate) fn dir_index(&self, ino: u32) -> Option<usize> {

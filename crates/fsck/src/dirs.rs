@@ -9,18 +9,23 @@ mod names;
 
 pub(crate) use block::{Entry, decode_rec_len};
 
-use crate::Hands;
+use std::sync::Mutex;
+
 use crate::census::{Census, Dir, Kind};
 use crate::finding::Finding;
 use crate::fix::Fix;
 use crate::image::Image;
+use crate::inodes::Links;
 use crate::open::Volume;
 use crate::parallel;
 use crate::problem::Code;
 use crate::scan::{Scan, Slot, Subject, TRANSLATOR, TreeWalk, Visit};
+use crate::{Error, Hands};
 
 /// How many directories a thread takes at a time, at most.
 const BATCH: usize = 64;
+/// How many threads check directories, at most: each has two bits for every inode.
+const THREADS: usize = 8;
 
 /// What the check of some directories found.
 #[derive(Debug, Default)]
@@ -41,18 +46,52 @@ pub(crate) struct DirBlock {
 pub(crate) fn run(
     image: &Image,
     volume: &Volume,
-    census: &Census,
+    census: &mut Census,
     hands: Hands<'_>,
     findings: &mut Vec<Finding>,
-) {
+) -> Result<(), Error> {
+    let layout = &volume.layout;
+    // More threads would need more bits for each inode than there is memory for by contract.
+    let threads = hands.threads.min(THREADS);
+    let new = |_| Links::new(layout.inodes).map(|links| Mutex::new(Some(links)));
+    let links: Result<Vec<_>, Error> = (0..threads).map(new).collect();
+    let links = links.map_err(|_| Census::no_memory(layout))?;
+    let (counted, second_names) = check_all(image, volume, census, links, hands, findings);
+    for links in counted {
+        census.inodes.add(links);
+    }
+    if !second_names.is_empty() {
+        let again = crate::scan::again_budget(layout);
+        let scan = plain_scan(image, volume, census, &again);
+        report_second_names(scan, &second_names, findings);
+    }
+    Ok(())
+}
+
+/// Checks all directories; answers the links that each thread has counted, and the directories with several names.
+fn check_all(
+    image: &Image,
+    volume: &Volume,
+    census: &Census,
+    links: Vec<Mutex<Option<Links>>>,
+    hands: Hands<'_>,
+    findings: &mut Vec<Finding>,
+) -> (Vec<Links>, Vec<u32>) {
     let again = crate::scan::again_budget(&volume.layout);
     let scan = plain_scan(image, volume, census, &again);
+    let threads = links.len();
     // Small batches where there are few directories: the last one must not keep all others waiting.
-    let batch_len = (census.dirs.len() / (hands.threads * 16)).clamp(1, BATCH);
+    let batch_len = (census.dirs.len() / (threads * 16)).clamp(1, BATCH);
     let batches: Vec<&[Dir]> = census.dirs.chunks(batch_len).collect();
     let count = u32::try_from(batches.len()).unwrap_or(u32::MAX);
-    let buffers = || (block::Scratch::new(&volume.layout), Vec::new());
-    let scans = parallel::map_with(count, hands.threads, buffers, |(scratch, blocks), batch| {
+    let buffers = |thread: usize| {
+        let links = links
+            .get(thread)
+            .and_then(|links| links.lock().ok()?.take());
+        let scratch = block::Scratch::new(&volume.layout, links.unwrap_or_default());
+        (scratch, Vec::new())
+    };
+    let scans = parallel::map_with(count, threads, buffers, |(scratch, blocks), batch| {
         hands.progress.step(2, batch, count);
         let mut out = DirScan::default();
         for dir in batches.get(batch as usize).copied().unwrap_or_default() {
@@ -65,14 +104,13 @@ pub(crate) fn run(
         out
     });
     let mut second_names = Vec::new();
-    for scan in scans {
+    for scan in scans.0 {
         findings.extend(scan.findings);
         second_names.extend(scan.second_names);
     }
-    if !second_names.is_empty() {
-        second_names.sort_unstable();
-        report_second_names(scan, &second_names, findings);
-    }
+    second_names.sort_unstable();
+    let links = scans.1.into_iter().map(|(scratch, _)| scratch.links);
+    (links.collect(), second_names)
 }
 
 pub(crate) fn plain_scan<'a>(
@@ -164,17 +202,21 @@ fn check_dir(
     list_blocks(&subject, blocks);
     scratch.start_dir(blocks.len());
     let mut index = htree::Index::start(&subject, blocks);
-    for &dir_block in blocks.iter() {
-        if dir_block.block == 0 {
-            let finding = Finding::new(Code::DirHole)
-                .ino(dir.ino)
-                .at(dir_block.lblk.into());
-            out.findings.push(finding.fix(Fix::AllocateDirBlock {
-                lblk: dir_block.lblk,
-            }));
+    let mut rest = blocks.as_slice();
+    while let [first, behind @ ..] = rest {
+        if first.block == 0 {
+            let lblk = first.lblk;
+            let finding = Finding::new(Code::DirHole).ino(dir.ino).at(lblk.into());
+            out.findings
+                .push(finding.fix(Fix::AllocateDirBlock { lblk }));
+            rest = behind;
             continue;
         }
-        block::check(&subject, dir, dir_block, scratch, index.as_mut(), out);
+        let (read, behind) = rest.split_at(scratch.read(&subject, rest));
+        for block in read.iter().copied().enumerate() {
+            block::check(&subject, dir, block, scratch, index.as_mut(), out);
+        }
+        rest = behind;
     }
     if let Some(index) = index {
         index.finish(&subject, &mut out.findings);

@@ -16,8 +16,9 @@
 //! | `links` | 4: link counts |
 //! | `bitmaps` | 5: bitmaps and counters |
 //!
-//! Any bytes are a legal input: the answer is findings or an error, never a panic or an endless loop. Memory is three
-//! bits a block, three bytes an inode and sixteen a directory.
+//! Any bytes are a legal input: the answer is findings or an error, never a panic or an endless loop. Memory is two
+//! bits a block, a byte and two bits for each thread an inode, four bytes more where several entries lead to it, and
+//! sixteen bytes a directory.
 
 mod armed;
 mod bitmaps;
@@ -31,6 +32,7 @@ mod error;
 mod finding;
 mod fix;
 mod image;
+mod inodes;
 mod layout;
 mod links;
 mod open;
@@ -170,13 +172,13 @@ pub(crate) fn check_image(image: &Image, options: &CheckOptions) -> Result<Check
         progress,
         cancel,
     };
-    let census = scan::run(image, &volume, &orphans, hands, &mut findings)?;
+    let mut census = scan::run(image, &volume, &orphans, hands, &mut findings)?;
     options.go_on()?;
     claims::run(image, &volume, &census, threads, &mut findings);
     options.go_on()?;
     lap(Pass::Inodes);
     progress.found(findings.len());
-    dirs::run(image, &volume, &census, hands, &mut findings);
+    dirs::run(image, &volume, &mut census, hands, &mut findings)?;
     options.go_on()?;
     lap(Pass::Directories);
     progress.found(findings.len());
@@ -185,7 +187,7 @@ pub(crate) fn check_image(image: &Image, options: &CheckOptions) -> Result<Check
     links::run(image, &volume, &census, threads, &mut findings);
     lap(Pass::Links);
     progress.found(findings.len());
-    bitmaps::run(image, &volume, &census, hands, &mut findings);
+    bitmaps::run(image, &volume, &mut census, hands, &mut findings);
     options.go_on()?;
     lap(Pass::Bitmaps);
     armed::excuse(image, &volume, &mut findings);

@@ -126,6 +126,7 @@ fn resize_map_fits(image: &Image, volume: &Volume, double: u32) -> bool {
     let backups: Vec<u32> = (1..layout.groups)
         .filter(|&group| layout.has_super(group))
         .collect();
+    let mut pointers = vec![0; backups.len().min(layout.addrs() as usize) * 4];
     for i in 0..layout.reserved_gdt {
         let slot = (layout.desc_blocks + i) % layout.addrs();
         let reserved = layout.first_data_block + 1 + layout.desc_blocks + i;
@@ -134,13 +135,11 @@ fn resize_map_fits(image: &Image, volume: &Volume, double: u32) -> bool {
         {
             return false;
         }
-        for (slot, &group) in (0_u64..).zip(&backups) {
-            if slot >= u64::from(layout.addrs()) {
-                break;
-            }
+        image.read(layout.at(reserved), &mut pointers);
+        for (bytes, &group) in pointers.as_chunks::<4>().0.iter().zip(&backups) {
             let expected =
                 u64::from(reserved) + u64::from(group) * u64::from(layout.blocks_per_group);
-            if u64::from(image.le32(layout.at(reserved) + slot * 4)) != expected {
+            if u64::from(u32::from_le_bytes(*bytes)) != expected {
                 return false;
             }
         }

@@ -35,7 +35,7 @@ impl Summary {
         Self {
             inodes_used: census.counts.inodes(),
             inodes: layout.inodes.into(),
-            blocks_used: census.claimed_count(layout) + u64::from(layout.first_data_block),
+            blocks_used: census.claimed_count + u64::from(layout.first_data_block),
             blocks: layout.blocks.into(),
             block_size: layout.block_size,
             counts: census.counts,

@@ -1,9 +1,11 @@
 //! Pass 1: every inode in use, its blocks and its size.
 //!
-//! Groups are spread over threads. A group's findings, kinds and directories come back in one piece and are put together
-//! in the order of the groups, so that the report does not depend on the number of threads.
+//! Spans of inodes are spread over threads. What a span's inodes are is written where it belongs; its findings and
+//! directories come back in one piece and are put together in the order of the spans, so that the report does not depend on
+//! the number of threads.
 
 mod blocks;
+mod indirect;
 mod inode;
 mod quick;
 mod special;
@@ -15,10 +17,12 @@ pub(crate) use tree::{Slot, TRANSLATOR, TreeWalk, Visit};
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::bits::zeroed;
 use crate::census::{Census, Counts, Dir, Kind, XattrRef};
 use crate::finding::Finding;
 use crate::fix::{Fix, Patch};
 use crate::image::Image;
+use crate::inodes::known;
 use crate::layout::{Layout, SUPER_AT, feature};
 use crate::open::Volume;
 use crate::parallel;
@@ -26,15 +30,46 @@ use crate::problem::Code;
 use crate::{Error, Hands};
 
 /// Bytes of an inode table that are read at a time; they stay in the second-level cache.
-const PIECE: usize = 64 << 10;
+const PIECE: usize = 128 << 10;
+/// Inodes that a thread takes at a time: so few that none waits long for the last one.
+const SPAN: u32 = 4096;
 
-/// What the scan of one group found.
+/// What the scan of one span of inodes found.
 #[derive(Debug, Default)]
 pub(crate) struct GroupScan {
     pub(crate) findings: Vec<Finding>,
     pub(crate) dirs: Vec<Dir>,
     pub(crate) xattrs: Vec<XattrRef>,
     pub(crate) counts: Counts,
+    /// Blocks that sound inodes own, not yet claimed: those of the next one are mostly their neighbours.
+    pending: (u32, u32),
+}
+
+impl GroupScan {
+    /// Claims a run of blocks, at the latest with [`GroupScan::claim_pending`].
+    #[inline]
+    fn claim_run(&mut self, census: &Census, first: u32, len: u32) {
+        let (start, before) = self.pending;
+        if start.wrapping_add(before) == first {
+            self.pending = (start, before + len);
+        } else {
+            census.claim_run(start, before);
+            self.pending = (first, len);
+        }
+    }
+
+    /// Before an inode is looked at that may not be sound, and at the end.
+    fn claim_pending(&mut self, census: &Census) {
+        let (start, len) = std::mem::take(&mut self.pending);
+        census.claim_run(start, len);
+    }
+}
+
+/// Buffers of one thread.
+#[derive(Debug, Default)]
+struct Buffers {
+    table: Vec<u8>,
+    block: Vec<u8>,
 }
 
 /// Everything that the scan of an inode looks at.
@@ -93,23 +128,26 @@ pub(crate) fn run(
         now: now(),
         again: &again,
     };
-    let scans = parallel::map_with(layout.groups, hands.threads, Vec::new, |table, group| {
+    let mut known: Vec<u8> = zeroed(inodes.into()).map_err(|_| Census::no_memory(layout))?;
+    let spans: Vec<&mut [u8]> = known.chunks_mut(SPAN as usize).collect();
+    let buffers = |_| Buffers::default();
+    let scans = parallel::map_parts(spans, hands.threads, buffers, |buffers, span, known| {
+        let first = 1 + span * SPAN;
         if hands.cancel.is_set() {
             return GroupScan::default();
         }
-        hands.progress.step(1, group, layout.groups);
-        let scan = scan_group(scan, group, table);
+        let scan = scan_span(scan, first, known, hands, buffers);
         hands.progress.found_more(scan.findings.len());
         scan
     });
     let mut xattrs = Vec::new();
-    for (group, scan) in (0..).zip(scans) {
+    for scan in scans {
         findings.extend(scan.findings);
-        census.set_used_in_group(group, crate::layout::saturate(scan.counts.inodes()));
         census.dirs.extend(scan.dirs);
         census.counts.add(&scan.counts);
         xattrs.extend(scan.xattrs);
     }
+    census.inodes.set_known(known);
     xattrs.sort_unstable();
     xattr::check_blocks(image, volume, &census, &xattrs, findings);
     if census.counts.large != 0 {
@@ -155,51 +193,96 @@ fn claim_metadata(volume: &Volume, census: &Census) {
     }
 }
 
-fn scan_group(scan: Scan<'_>, group: u32, table: &mut Vec<u8>) -> GroupScan {
+/// Scans as many inodes from `first` on as `known` has bytes for.
+fn scan_span(
+    scan: Scan<'_>,
+    first: u32,
+    mut known: &mut [u8],
+    hands: Hands<'_>,
+    buffers: &mut Buffers,
+) -> GroupScan {
     let layout = &scan.volume.layout;
     let mut out = GroupScan::default();
-    let first = layout.first_ino_of(group);
-    let Some(start) = scan.volume.inode_at(first) else {
-        return out;
-    };
-    let end = first.saturating_add(layout.inodes_per_group);
-    let inode_size = layout.inode_size as usize;
-    // A piece of the table at a time: one copy of some kilobytes costs less than many of some bytes.
-    let len = PIECE.min(layout.inodes_per_group as usize * inode_size);
-    table.resize(len, 0);
-    let mut buffer = Vec::new();
-    for (piece, first) in (0_u64..).zip((first..end).step_by(len / inode_size)) {
-        let block_at = start + piece * len as u64;
-        let rest = (end - first) as usize * inode_size;
-        table.truncate(rest);
-        scan.image.read(block_at, table);
-        for (index, (ino, bytes)) in (0_u64..).zip((first..end).zip(table.chunks_exact(inode_size)))
-        {
-            let at = block_at + index * u64::from(layout.inode_size);
-            if ino >= layout.first_ino {
-                if bytes.get(26..28) == Some(&[0, 0]) {
-                    inode::check_free(scan, ino, at, bytes, &mut out);
-                    continue;
-                }
-                if let Some((kind, links)) = quick::check(scan, ino, bytes, &mut out) {
-                    note(scan.census, &mut out, ino, kind, links);
-                    continue;
-                }
-            }
-            buffer.resize(layout.block_size as usize, 0);
-            let kind = inode::check(scan, (ino, at), bytes, &mut buffer, &mut out);
-            if kind.used() {
-                let links = scan.image.le16(at + field::LINKS);
-                note(scan.census, &mut out, ino, kind, links);
-            }
+    let mut ino = first;
+    while !known.is_empty() {
+        let group = layout.group_of_ino(ino);
+        let start = layout.first_ino_of(group);
+        let rest = (start - 1 + layout.inodes_per_group - (ino - 1)) as usize;
+        let (here, behind) = known.split_at_mut(rest.min(known.len()));
+        if ino == start {
+            hands.progress.step(1, group, layout.groups);
         }
+        scan_inodes(scan, ino, here, buffers, &mut out);
+        let used = here.iter().filter(|&&byte| byte != 0).count();
+        scan.census
+            .add_used_in_group(group, crate::layout::saturate(used as u64));
+        ino += crate::layout::saturate(here.len() as u64);
+        known = behind;
     }
+    out.claim_pending(scan.census);
     out
 }
 
-fn note(census: &Census, out: &mut GroupScan, ino: u32, kind: Kind, links: u16) {
-    census.set_inode(ino, kind, links);
+/// Scans inodes of one group.
+fn scan_inodes(
+    scan: Scan<'_>,
+    first: u32,
+    known: &mut [u8],
+    buffers: &mut Buffers,
+    out: &mut GroupScan,
+) {
+    let layout = &scan.volume.layout;
+    let Some(start) = scan.volume.inode_at(first) else {
+        return;
+    };
+    let inode_size = layout.inode_size as usize;
+    let Buffers { table, block } = buffers;
+    block.resize(layout.block_size as usize, 0);
+    // A piece of the table at a time: one copy of some kilobytes costs less than many of some bytes.
+    let per_piece = PIECE / inode_size;
+    let (mut ino, mut at) = (first, start);
+    for known in known.chunks_mut(per_piece) {
+        table.resize(known.len() * inode_size, 0);
+        scan.image.read(at, table);
+        for (bytes, known) in table.chunks_exact(inode_size).zip(known) {
+            *known = scan_inode(scan, (ino, at), bytes, block, out);
+            ino += 1;
+            at += u64::from(layout.inode_size);
+        }
+    }
+}
+
+/// Scans one inode and says what is known of it then.
+#[inline]
+fn scan_inode(
+    scan: Scan<'_>,
+    (ino, at): (u32, u64),
+    bytes: &[u8],
+    block: &mut [u8],
+    out: &mut GroupScan,
+) -> u8 {
+    let layout = &scan.volume.layout;
+    if ino >= layout.first_ino {
+        if bytes.get(26..28) == Some(&[0, 0]) {
+            inode::check_free(scan, ino, at, bytes, out);
+            return 0;
+        }
+        if let Some((kind, links)) = quick::check(scan, ino, bytes, block, out) {
+            return note(out, kind, links);
+        }
+    }
+    out.claim_pending(scan.census);
+    let kind = inode::check(scan, (ino, at), bytes, block, out);
+    match kind.used() {
+        true => note(out, kind, scan.image.le16(at + field::LINKS)),
+        false => 0,
+    }
+}
+
+#[inline]
+fn note(out: &mut GroupScan, kind: Kind, links: u16) -> u8 {
     if let Some(count) = out.counts.kinds.get_mut(usize::from(kind.0)) {
         *count += 1;
     }
+    known(kind, links)
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::ops::Range;
 use std::ptr::NonNull;
 
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::{Advice, MmapOptions, MmapRaw};
 
 use crate::raw::region::{Persist, PmemRegion, SyncFailed};
 
@@ -23,6 +23,18 @@ impl AnonRegion {
     /// What the operating system answered, mostly that there is not that much memory.
     pub fn new(len: u64) -> io::Result<Self> {
         Self::with_persist(len, Persist::Volatile)
+    }
+
+    /// `len` zero bytes, in large pages where the system has them: for memory that is used here and there all over, where
+    /// one fault for each small page would cost more than the zeroes.
+    ///
+    /// # Errors
+    /// What the operating system answered, mostly that there is not that much memory.
+    pub fn with_large_pages(len: u64) -> io::Result<Self> {
+        let region = Self::new(len)?;
+        // A wish: without large pages the region is as good, and slower.
+        let _ = region.map.advise(Advice::HugePage);
+        Ok(region)
     }
 
     /// `len` zero bytes that are treated as a medium of another kind: flushes and fences are executed as there.

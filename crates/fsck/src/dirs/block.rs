@@ -9,28 +9,53 @@ use crate::census::{Dir, Kind};
 use crate::dirs;
 use crate::finding::Finding;
 use crate::fix::Fix;
+use crate::inodes::Links;
 use crate::layout::{Layout, ROOT_INO};
 use crate::problem::Code;
 use crate::scan::Subject;
 
+/// Bytes of a directory that are read at a time.
+const ROOM: usize = 64 << 10;
+
 /// Buffers of one thread, and what is known of the directory in hand.
 #[derive(Debug)]
 pub(super) struct Scratch {
+    /// Some neighbouring blocks of the directory.
     bytes: Vec<u8>,
+    block_size: usize,
     names: Names,
+    pub(super) links: Links,
 }
 
 impl Scratch {
-    pub(super) fn new(layout: &Layout) -> Self {
+    pub(super) fn new(layout: &Layout, links: Links) -> Self {
         Self {
-            bytes: vec![0; layout.block_size as usize],
+            bytes: Vec::new(),
+            block_size: layout.block_size as usize,
             names: Names::new(),
+            links,
         }
     }
 
     /// Starts on a directory of so many blocks.
     pub(super) fn start_dir(&mut self, blocks: usize) {
-        self.names.start(blocks.saturating_mul(self.bytes.len()));
+        self.names.start(blocks.saturating_mul(self.block_size));
+    }
+
+    /// Reads the first of `blocks` and those that follow it on the medium too, as far as there is room for them; answers
+    /// how many.
+    pub(super) fn read(&mut self, subject: &Subject<'_>, blocks: &[DirBlock]) -> usize {
+        let most = (ROOM / self.block_size).max(1);
+        let row = blocks.windows(2).take(most - 1);
+        let count = 1 + row
+            .take_while(|pair| matches!(pair, [a, b] if a.block.checked_add(1) == Some(b.block)))
+            .count();
+        if let Some(first) = blocks.first() {
+            self.bytes.resize(count * self.block_size, 0);
+            let at = subject.scan.volume.layout.at(first.block);
+            subject.scan.image.read(at, &mut self.bytes);
+        }
+        count
     }
 }
 
@@ -79,23 +104,31 @@ pub(crate) fn decode_rec_len(raw: u16, block_size: usize) -> usize {
     }
 }
 
-/// Checks one block and hands its names to the index.
+/// Checks one block, the `nth` of those that have been read, and hands its names to the index.
 pub(super) fn check(
     subject: &Subject<'_>,
     dir: &Dir,
-    place: DirBlock,
+    (nth, place): (usize, DirBlock),
     scratch: &mut Scratch,
     mut index: Option<&mut Index>,
     out: &mut DirScan,
 ) {
     let at = subject.scan.volume.layout.at(place.block);
-    subject.scan.image.read(at, &mut scratch.bytes);
-    let Scratch { bytes, names } = scratch;
+    let Scratch {
+        bytes,
+        block_size,
+        names,
+        links,
+    } = scratch;
+    let Some(bytes) = bytes.chunks_exact(*block_size).nth(nth) else {
+        return;
+    };
     let mut block = Block {
         subject,
         dir,
         place,
         out,
+        links,
         at,
     };
     if let Some(index) = index.as_deref_mut() {
@@ -134,6 +167,7 @@ struct Block<'a> {
     dir: &'a Dir,
     place: DirBlock,
     out: &'a mut DirScan,
+    links: &'a mut Links,
     /// Byte offset of the block.
     at: u64,
 }
@@ -186,7 +220,7 @@ impl Block<'_> {
         if !look.sound || !names.is_new(look) {
             return false;
         }
-        scan.census.add_link(entry.ino);
+        scan.census.inodes.add_link(entry.ino, self.links);
         true
     }
 
@@ -289,7 +323,7 @@ impl Block<'_> {
                 self.out.second_names.push(entry.ino);
             }
         }
-        census.add_link(entry.ino);
+        census.inodes.add_link(entry.ino, self.links);
         true
     }
 

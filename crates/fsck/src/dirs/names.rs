@@ -4,11 +4,22 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use hashbrown::HashSet;
 
-/// Hashes of the names of one directory, open addressing, at most three quarters full; 0 is an empty place. Up to 22
-/// bytes a name of the largest directory. A hash that is there already proves nothing: the caller compares the names themselves.
+/// Slots of a bucket.
+const SLOTS: usize = 8;
+/// The upper bits of the tags of a bucket, or of as many zeroes.
+const UPPER: u64 = EIGHT << 7;
+
+/// Hashes of the names of one directory, in buckets of eight that are at most three quarters full on the average; what does
+/// not fit goes to the next. Up to 24 bytes a name of the largest directory. A hash that is there already proves nothing:
+/// the caller compares the names themselves.
+///
+/// A bucket is looked at as one word of tags, so that nearly every name takes the same way: a processor that has to guess
+/// how long a search is guesses wrong, and then waits for the hash.
 #[derive(Debug)]
 pub(super) struct Names {
-    places: Vec<u64>,
+    /// Of each bucket, a byte a slot from the lowest on: seven bits of the hash with the upper one set, or 0.
+    tags: Vec<u64>,
+    hashes: Vec<[u64; SLOTS]>,
     count: usize,
     /// The names themselves, from the first hash on that was there twice: many names may be there twice.
     exact: Option<HashSet<Vec<u8>>>,
@@ -58,7 +69,8 @@ impl Names {
     pub(super) fn new() -> Self {
         let random = RandomState::new();
         Self {
-            places: vec![0; 64],
+            tags: vec![0; 8],
+            hashes: vec![[0; SLOTS]; 8],
             count: 0,
             exact: None,
             seeds: [random.hash_one(1), random.hash_one(2) | 1],
@@ -69,13 +81,17 @@ impl Names {
     pub(super) fn start(&mut self, bytes: usize) {
         self.count = 0;
         self.exact = None;
-        // A place for every 32 bytes of entries; if names are that short and every block full, the table grows.
-        let want = (bytes / 32).next_power_of_two().max(64);
-        if want > self.places.len() || want < self.places.len() / 16 {
-            self.places = vec![0; want];
+        // A slot for every 24 bytes of entries, in large directories for every 32. If names are shorter than that and every
+        // block full, the table grows.
+        let slots = bytes / if bytes > 64 << 10 { 32 } else { 24 };
+        let buckets = (slots / SLOTS).next_power_of_two().max(8);
+        if buckets > self.tags.len() || buckets < self.tags.len() / 16 {
+            self.tags = vec![0; buckets];
+            self.hashes = vec![[0; SLOTS]; buckets];
         } else {
-            self.places.truncate(want);
-            self.places.fill(0);
+            self.tags.truncate(buckets);
+            self.tags.fill(0);
+            self.hashes.truncate(buckets);
         }
     }
 
@@ -97,7 +113,7 @@ impl Names {
             add(last_word(name, rest));
         }
         Look {
-            hash: fold(hash, second ^ first) | 1,
+            hash: fold(hash, second ^ first),
             sound: !bad,
         }
     }
@@ -125,25 +141,31 @@ impl Names {
     /// Enters a hash; false if it was there before.
     #[inline]
     pub(super) fn is_new(&mut self, look: Look) -> bool {
-        if self.count * 4 >= self.places.len() * 3 {
+        if self.count * 4 >= self.tags.len() * SLOTS * 3 {
             self.grow();
         }
-        let new = Self::enter(&mut self.places, look.hash);
+        let new = Self::enter(&mut self.tags, &mut self.hashes, look.hash);
         self.count += usize::from(new);
         new
     }
 
     #[inline]
-    fn enter(places: &mut [u64], hash: u64) -> bool {
-        let mask = places.len() - 1;
-        let mut at = usize::try_from(hash >> 20 & mask as u64).unwrap_or(0);
-        while let Some(place) = places.get_mut(at) {
-            if *place == 0 {
-                *place = hash;
-                return true;
-            }
-            if *place == hash {
+    fn enter(tags: &mut [u64], hashes: &mut [[u64; SLOTS]], hash: u64) -> bool {
+        let mask = tags.len() - 1;
+        let tag = hash >> 57 | 0x80;
+        let mut at = usize::try_from(hash >> 16 & mask as u64).unwrap_or(0);
+        while let (Some(tags), Some(hashes)) = (tags.get_mut(at), hashes.get_mut(at)) {
+            let free = !*tags & UPPER;
+            let slot = free.trailing_zeros() as usize / 8;
+            if has_zero(*tags ^ (EIGHT * tag))
+                && hashes.iter().take(slot).any(|&there| there == hash)
+            {
                 return false;
+            }
+            if let Some(place) = hashes.get_mut(slot) {
+                *place = hash;
+                *tags |= tag << (slot * 8);
+                return true;
             }
             at = (at + 1) & mask;
         }
@@ -152,11 +174,15 @@ impl Names {
 
     #[cold]
     fn grow(&mut self) {
-        let mut places = vec![0; self.places.len() * 2];
-        for &hash in self.places.iter().filter(|&&hash| hash != 0) {
-            Self::enter(&mut places, hash);
+        let buckets = self.tags.len() * 2;
+        let (mut tags, mut hashes) = (vec![0; buckets], vec![[0; SLOTS]; buckets]);
+        for (bucket, old) in self.tags.iter().zip(&self.hashes) {
+            let slots = (bucket & UPPER).count_ones() as usize;
+            for &hash in old.iter().take(slots) {
+                Self::enter(&mut tags, &mut hashes, hash);
+            }
         }
-        self.places = places;
+        (self.tags, self.hashes) = (tags, hashes);
     }
 }
 

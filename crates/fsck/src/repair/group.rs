@@ -215,7 +215,12 @@ pub(super) fn write_bitmaps(image: &Image, checked: &Checked, group: u32) {
         );
     }
     if places.inode_bitmap != 0 {
-        let used = |bit: u32| checked.census.used_word(first_ino.saturating_add(bit));
+        let used = |bit: u32| {
+            checked
+                .census
+                .inodes
+                .used_word(first_ino.saturating_add(bit))
+        };
         write_bitmap(
             image,
             checked,

@@ -7,7 +7,7 @@ use ext2dax_format::{RawInode, RawInodeExtra};
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use super::inode::flag;
-use super::{GroupScan, Scan};
+use super::{GroupScan, Scan, indirect};
 use crate::census::{Dir, Kind};
 
 /// Extra fields that hold all time stamps, to the last one that is known.
@@ -16,7 +16,7 @@ const XATTR_MAGIC: [u8; 4] = 0xEA02_0000_u32.to_le_bytes();
 const STRANGE_FLAGS: u32 =
     flag::ENCRYPT | flag::INDEX | flag::IMAGIC | flag::EXTENTS | flag::INLINE | flag::CASEFOLD;
 /// Direct block pointers.
-const DIRECT: usize = 12;
+pub(super) const DIRECT: usize = 12;
 
 /// What the inode is, if it is in use and nothing can be wrong with it; its blocks are claimed then.
 #[inline]
@@ -24,6 +24,7 @@ pub(super) fn check(
     scan: Scan<'_>,
     ino: u32,
     bytes: &[u8],
+    block: &mut [u8],
     out: &mut GroupScan,
 ) -> Option<(Kind, u16)> {
     let layout = &scan.volume.layout;
@@ -44,7 +45,7 @@ pub(super) fn check(
     }
     let kind = Kind::of_mode(raw.i_mode.get());
     match kind {
-        Kind::REGULAR | Kind::DIRECTORY => claim_direct(scan, kind, raw, out)?,
+        Kind::REGULAR | Kind::DIRECTORY => claim_blocks(scan, kind, raw, block, out)?,
         Kind::SYMLINK => {
             let text = raw.i_block.as_bytes();
             let len = text.iter().position(|&byte| byte == 0)?;
@@ -82,17 +83,64 @@ fn extra_is_plain(bytes: &[u8]) -> bool {
     epochs & 3 != 3 && bytes.get(behind..behind + 4) != Some(&XATTR_MAGIC)
 }
 
-/// Claims the direct blocks of a file or directory that has no others, whose size and block count fit them.
+/// Claims the blocks of a file or directory that has direct blocks and perhaps an indirect one, whose size and block count
+/// fit them.
 #[inline]
-fn claim_direct(scan: Scan<'_>, kind: Kind, raw: &RawInode, out: &mut GroupScan) -> Option<()> {
+fn claim_blocks(
+    scan: Scan<'_>,
+    kind: Kind,
+    raw: &RawInode,
+    block: &mut [u8],
+    out: &mut GroupScan,
+) -> Option<()> {
     let layout = &scan.volume.layout;
-    let (direct, indirect) = raw.i_block.split_at(DIRECT);
-    if indirect.iter().any(|block| block.get() != 0) {
+    // Nearly every file is one run: what its pointers are follows from the first and from the number of blocks.
+    let first = raw.i_block[0].get();
+    let blocks = raw.i_blocks.get() / (layout.block_size / 512);
+    let mut differences = 0;
+    for (i, block) in (0..).zip(&raw.i_block) {
+        let expected = if i < blocks { first.wrapping_add(i) } else { 0 };
+        differences |= block.get() ^ expected;
+    }
+    if differences != 0 || blocks as usize > DIRECT {
+        let [rest @ .., double, triple] = &raw.i_block;
+        return match (rest.last()?.get(), double.get() | triple.get()) {
+            (0, 0) => claim_pieces(scan, kind, raw, out),
+            (_, 0) => indirect::claim(scan, kind, raw, block, out),
+            _ => None,
+        };
+    }
+    let end = first.checked_add(blocks)?;
+    if !fits(scan, kind, raw, blocks, blocks) || end > layout.blocks {
         return None;
     }
-    // Runs of neighbours: where each starts, and how many blocks it has.
-    let mut runs = [(0_u32, 0_u32); DIRECT];
-    let (mut count, mut mapped, mut blocks) = (0_usize, 0_u32, 0);
+    if blocks != 0 {
+        if first < layout.first_data_block.max(1) {
+            return None;
+        }
+        out.claim_run(scan.census, first, blocks);
+    }
+    Some(())
+}
+
+/// Whether size and block count are those of a file whose last block is the one before `mapped`, and that has `blocks`.
+#[inline]
+pub(super) fn fits(scan: Scan<'_>, kind: Kind, raw: &RawInode, mapped: u32, blocks: u32) -> bool {
+    let layout = &scan.volume.layout;
+    let size = u64::from(raw.i_size.get());
+    let log = 10 + layout.block_log;
+    let size_fits = match kind {
+        Kind::DIRECTORY => mapped != 0 && size == u64::from(mapped) << log,
+        _ => size >= u64::from(mapped.saturating_sub(1)) << log,
+    };
+    size_fits && raw.i_blocks.get() == blocks * (layout.block_size / 512)
+}
+
+/// Claims direct blocks with holes or jumps among them.
+fn claim_pieces(scan: Scan<'_>, kind: Kind, raw: &RawInode, out: &mut GroupScan) -> Option<()> {
+    let layout = &scan.volume.layout;
+    let direct = raw.i_block.first_chunk::<DIRECT>()?;
+    let (mut mapped, mut blocks, mut jumps, mut previous) = (0, 0, 0_u32, 0);
     for (i, block) in (1_u32..).zip(direct) {
         let block = block.get();
         if block == 0 {
@@ -102,25 +150,15 @@ fn claim_direct(scan: Scan<'_>, kind: Kind, raw: &RawInode, out: &mut GroupScan)
             return None;
         }
         (mapped, blocks) = (i, blocks + 1);
-        match count.checked_sub(1).and_then(|last| runs.get_mut(last)) {
-            Some((start, len)) if *start + *len == block => *len += 1,
-            _ => {
-                *runs.get_mut(count)? = (block, 1);
-                count += 1;
-            }
-        }
+        jumps += u32::from(previous != 0 && previous + 1 != block);
+        previous = block;
     }
-    let size = raw.i_size.get();
-    let fits = match kind {
-        Kind::DIRECTORY => mapped != 0 && size == mapped << (10 + layout.block_log),
-        _ => size >= mapped.saturating_sub(1) << (10 + layout.block_log),
-    };
-    if !fits || raw.i_blocks.get() != blocks * (layout.block_size / 512) {
+    if !fits(scan, kind, raw, mapped, blocks) {
         return None;
     }
-    for &(start, len) in runs.iter().take(count) {
-        scan.census.claim_run(start, len);
+    for block in direct.iter().filter(|block| block.get() != 0) {
+        out.claim_run(scan.census, block.get(), 1);
     }
-    out.counts.fragmented += u64::from(count > 1);
+    out.counts.fragmented += u64::from(jumps != 0);
     Some(())
 }

@@ -1,5 +1,6 @@
 //! The walk over an inode's block tree, depth first, in place.
 
+use super::indirect::is_zero;
 use super::inode::{RESIZE_INO, Subject, field};
 use crate::census::{Census, Kind};
 use crate::finding::Finding;
@@ -208,7 +209,7 @@ impl<'a> TreeWalk<'a> {
         let base = layout.at(parent.block);
         let (mut start, mut len) = (0_u32, 0_u32);
         for (group, bytes) in (0_u64..).step_by(16).zip(pointers.as_chunks::<64>().0) {
-            if bytes == &[0; 64] {
+            if is_zero(bytes) {
                 continue;
             }
             for (i, bytes) in (group..).zip(bytes.as_chunks::<4>().0) {
