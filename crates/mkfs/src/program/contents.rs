@@ -37,11 +37,14 @@ pub(crate) struct ContentsArgs {
     #[arg(long, value_name = "COUNT")]
     free_inodes: Option<u32>,
     /// Everything belongs to this user and group
-    #[arg(long, visible_alias = "squash", value_name = "UID:GID", conflicts_with_all = ["uid_map", "gid_map", "map_rest"])]
+    #[arg(long, visible_alias = "squash", value_name = "UID:GID", conflicts_with_all = ["uid_map", "gid_map", "owner_map", "map_rest"])]
     owner: Option<String>,
     /// Users FROM and the next COUNT-1 become TO and so on; repeatable
     #[arg(long, value_name = "FROM:TO:COUNT", action = ArgAction::Append)]
     uid_map: Vec<String>,
+    /// As --uid-map, for users and groups alike
+    #[arg(long, value_name = "FROM:TO:COUNT", action = ArgAction::Append)]
+    owner_map: Vec<String>,
     /// As --uid-map, for groups
     #[arg(long, value_name = "FROM:TO:COUNT", action = ArgAction::Append)]
     gid_map: Vec<String>,
@@ -87,6 +90,7 @@ impl ContentsArgs {
             (self.owner.is_some(), "--owner"),
             (!self.uid_map.is_empty(), "--uid-map"),
             (!self.gid_map.is_empty(), "--gid-map"),
+            (!self.owner_map.is_empty(), "--owner-map"),
             (self.map_rest.is_some(), "--map-rest"),
             (!self.chmod.is_empty(), "--chmod"),
             (!self.chown.is_empty(), "--chown"),
@@ -166,7 +170,10 @@ impl ContentsArgs {
             return Ok(Owners::All(uid, gid));
         }
         let maps = |name: &str, texts: &[String]| -> anyhow::Result<Vec<IdMap>> {
-            texts.iter().map(|text| id_map(name, text)).collect()
+            let own = texts.iter().map(|text| id_map(name, text));
+            let both = self.owner_map.iter();
+            let both = both.map(|text| id_map("--owner-map", text));
+            own.chain(both).collect()
         };
         let users = maps("--uid-map", &self.uid_map)?;
         let groups = maps("--gid-map", &self.gid_map)?;

@@ -633,6 +633,25 @@ fn rules_change_owners_modes_and_names() {
         &["--uid-map=5000:0:1", "-d", "s", "image2"],
         "is in no --uid-map",
     );
+    let (uid, gid) = (rustix::process::getuid(), rustix::process::getgid());
+    if uid.as_raw() == 0 && gid.as_raw() == 0 {
+        made(
+            at,
+            &[
+                "-q",
+                "--owner-map=0:500:10",
+                "--gid-map=0:7:1",
+                "-d",
+                "s",
+                "image3",
+            ],
+        );
+        mounted(&at.join("image3"), &at.join("mnt"), |root| {
+            use std::os::unix::fs::MetadataExt as _;
+            let meta = fs::metadata(root.join("plain")).unwrap();
+            assert_eq!((meta.uid(), meta.gid()), (500, 7), "the first map counts");
+        });
+    }
     refused(
         at,
         &["--exclude=x", "image2", "1m"],

@@ -129,6 +129,13 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
+    /// Whoever unpacks an archive may put names into a directory after its time was set.
+    pub(crate) fn forget_time_of_directory(&mut self) {
+        if self.mode & 0o170_000 == 0o040_000 {
+            self.time = (0, 0);
+        }
+    }
+
     pub(crate) fn is_socket(&self) -> bool {
         self.mode & 0o170_000 == 0o140_000
     }

@@ -31,11 +31,25 @@ fn pack(source: &Path, archive: &Path) -> bool {
         source.display(),
         archive.display()
     );
-    judge::present_as("tar", "--version") && shell(Path::new("/"), &line)
+    let packed = judge::present_as("tar", "--version") && shell(Path::new("/"), &line);
+    if !packed {
+        eprintln!("skipped: an archive of {}", source.display());
+    }
+    packed
 }
 
 /// The image is clean and holds what is expected.
 fn check(dir: &Path, image: &str, expected: &BTreeMap<Vec<u8>, Seen>, what: &str) {
+    check_but_for(dir, image, expected, what, |_| {});
+}
+
+fn check_but_for(
+    dir: &Path,
+    image: &str,
+    expected: &BTreeMap<Vec<u8>, Seen>,
+    what: &str,
+    forget: impl Fn(&mut Seen),
+) {
     let image = dir.join(image);
     if judge::present("e2fsck") {
         judge::e2fsck_clean(&image, what);
@@ -45,6 +59,7 @@ fn check(dir: &Path, image: &str, expected: &BTreeMap<Vec<u8>, Seen>, what: &str
         // Links that lead out of the tree are names of the host's own.
         for seen in expected.values_mut().chain(found.values_mut()) {
             seen.forget_links();
+            forget(seen);
         }
         assert_same(&expected, &found, what);
     });
@@ -130,7 +145,14 @@ fn packages_arrive_whole() {
             env!("CARGO_BIN_EXE_mkfs-ext2dax")
         );
         assert!(shell(at, &line), "{what}");
-        check(at, "image", &look(&at.join("x")), &what);
+        let unpacked = look(&at.join("x"));
+        check_but_for(
+            at,
+            "image",
+            &unpacked,
+            &what,
+            Seen::forget_time_of_directory,
+        );
     }
 }
 
