@@ -48,7 +48,8 @@ impl Display {
         let (wanted, drawn) = (signals.progress.clone(), bar.clone());
         let progress = Progress::new(move |step| match wanted.load(Ordering::Relaxed) {
             true => draw(&drawn, step),
-            false => drawn.reset(),
+            false if drawn.position() != 0 && !drawn.is_finished() => drawn.finish_and_clear(),
+            false => {}
         });
         Self {
             progress,
@@ -80,6 +81,9 @@ fn draw(bar: &ProgressBar, step: Step) {
         _ => (950, 50),
     };
     let at = start + len * u64::from(step.done) / u64::from(step.all.max(1));
+    if bar.is_finished() {
+        bar.reset();
+    }
     // Threads come here out of order, and a repair checks again: the bar never goes back.
     if at > bar.position() {
         bar.set_prefix(format!("pass {}", step.pass));
