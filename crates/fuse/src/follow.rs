@@ -34,8 +34,10 @@ const REVIEW: u32 = 64;
 /// Who has not asked for two of these is not followed any more.
 const MOMENT: Duration = Duration::from_millis(1);
 
-/// So long nobody is followed where following did not work: the event loop did not get to run, or the asker did not stay.
-const LEFT_ALONE: Duration = Duration::from_millis(100);
+/// So long nobody is followed where following did not work, because the event loop would not get to run or the asker did
+/// not stay: the shorter time at first, twice as long each time that follows, and half as long behind each review that
+/// found all well.
+const ALONE: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(256));
 
 /// Each change of the asker counts as `CHANGE` requests without one, up to `MOST`; from `CROWD` on there are several.
 const CHANGE: u32 = 8;
@@ -73,6 +75,8 @@ struct Shared {
     moves: AtomicU32,
     /// Nobody is followed before, in nanoseconds from `started`.
     alone_until: AtomicU64,
+    /// For how many nanoseconds the next time.
+    alone: AtomicU64,
     /// Changes under `bound`.
     place: AtomicU64,
     /// Event loops that run at `place` only, and when nobody else would.
@@ -160,7 +164,10 @@ impl Shared {
 
     /// Following does not work now.
     fn leave_alone(&self) {
-        let until = self.now().saturating_add(nanos(LEFT_ALONE));
+        let alone = self.alone.load(Ordering::Relaxed);
+        let longer = (2 * alone).min(nanos(ALONE.1));
+        self.alone.store(longer, Ordering::Relaxed);
+        let until = self.now().saturating_add(alone);
         self.alone_until.store(until, Ordering::Relaxed);
         self.decide(ANYWHERE);
     }
@@ -207,7 +214,12 @@ impl Shared {
                 self.row.store(ROW - SOON, Ordering::Relaxed);
                 moves + MOVE
             }
-            _ => moves.saturating_sub(1),
+            _ => {
+                let alone = self.alone.load(Ordering::Relaxed);
+                let shorter = (alone / 2).max(nanos(ALONE.0));
+                self.alone.store(shorter, Ordering::Relaxed);
+                moves.saturating_sub(1)
+            }
         };
         if moves > RESTLESS {
             self.moves.store(0, Ordering::Relaxed);
@@ -368,6 +380,7 @@ impl Follow {
             crowd: AtomicU32::new(0),
             moves: AtomicU32::new(0),
             alone_until: AtomicU64::new(0),
+            alone: AtomicU64::new(nanos(ALONE.0)),
             place: AtomicU64::new(ANYWHERE),
             bound: Mutex::new(Vec::new()),
             free: Condvar::new(),
