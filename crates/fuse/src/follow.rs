@@ -405,10 +405,11 @@ impl Follow {
         let followed = self.shared.is_following();
         self.shared.reading.fetch_sub(1, Ordering::Relaxed);
         self.shared.note(asker);
-        if !followed && self.shared.is_following() {
-            if let Some(watcher) = &self.watcher {
-                watcher.thread().unpark();
-            }
+        if !followed
+            && self.shared.is_following()
+            && let Some(watcher) = &self.watcher
+        {
+            watcher.thread().unpark();
         }
         Turn(&self.shared)
     }
