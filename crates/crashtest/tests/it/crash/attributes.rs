@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use ext2dax::{FileSystem, Inode, New, SetAttributes, SetXattr};
 use ext2dax_crashtest::crash::preen::E2fsck;
 use ext2dax_crashtest::crash::scenario::{Promise, Recording, Scenario, Shape};
-use ext2dax_crashtest::crash::{Enumeration, oracle};
+use ext2dax_crashtest::crash::{Enumeration, Limits, oracle};
 use ext2dax_crashtest::judge::soak;
 use ext2dax_format::superblock::RawSuperblock;
 use ext2dax_format::xattr::{self, MAGIC, NameIndex, RawXattrEntry};
@@ -189,20 +189,6 @@ pub(super) const ATTRIBUTES: &[Scenario] = &[
             d.link(b"new", &file)
         },
     ),
-    // It must not live on the list: e2fsck would take its attributes.
-    atomic(
-        "a file without a name below a default list gets one, not at the end of the list",
-        20,
-        generous,
-        |fs| {
-            let d = fs.inode("/d")?;
-            let file = nameless(&d)?;
-            let others = [d.tmpfile(&New::default())?, d.tmpfile(&New::default())?];
-            d.link(b"new", &file)?;
-            drop(others);
-            Ok(())
-        },
-    ),
     atomic("unlink with attributes", 4, rich, |fs| fs.remove_file("/f")),
     // Mode, owner and the pointer to the attributes lie in several lines: an intent makes one step of them.
     atomic("an access list", 2, one, |fs| {
@@ -243,6 +229,29 @@ pub(super) const ATTRIBUTES: &[Scenario] = &[
 #[test]
 fn attributes_come_and_go_in_every_crash_state() {
     every_state_is_good(ATTRIBUTES);
+}
+
+/// It must not live on the orphan list, where e2fsck would take its attributes; others behind it are listed again.
+#[test]
+fn a_file_with_attributes_is_taken_out_of_the_list_in_every_crash_state() {
+    let scenario = atomic("taken out of the list", 20, generous, |fs| {
+        let d = fs.inode("/d")?;
+        let file = nameless(&d)?;
+        let others = [d.tmpfile(&New::default())?, d.tmpfile(&New::default())?];
+        d.link(b"new", &file)?;
+        drop(others);
+        Ok(())
+    });
+    let recording = scenario.record(Shape::small(1024, 128)).unwrap();
+    let fences = recording.fences();
+    assert!(fences <= scenario.fences, "{fences} fences");
+    let limits = Limits {
+        product: if soak() { 2000 } else { 12 },
+        seed: 1,
+    };
+    let (complaints, report, judged) = judge(&recording, &recording.events, limits);
+    println!("{} states, {judged} judged", report.states);
+    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
 }
 
 /// Where an inode lies.
