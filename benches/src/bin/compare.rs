@@ -1,7 +1,7 @@
 //! `compare`: ext2dax beside raw memory and the kernel's drivers, all in one run.
 //!
 //! ```text
-//! compare [--json] [--rounds N] [--quick] [--no-kernel] [--only data|names|stat|threads|faults|micro|pairs]
+//! compare [--json] [--rounds N] [--quick] [--no-kernel] [--no-fuse] [--only data|names|stat|threads|faults|micro|pairs]
 //! ```
 //! Everything lies on tmpfs, so that no device is measured. Figures are medians of interleaved rounds; a peer that is
 //! missing is named and asks for nothing.
@@ -26,6 +26,7 @@ struct Arguments {
     rounds: usize,
     quick: bool,
     kernel: bool,
+    fuse: bool,
     only: Option<String>,
 }
 
@@ -35,6 +36,7 @@ fn arguments() -> Result<Arguments> {
         rounds: 9,
         quick: false,
         kernel: true,
+        fuse: true,
         only: None,
     };
     let mut words = std::env::args().skip(1);
@@ -47,9 +49,10 @@ fn arguments() -> Result<Arguments> {
                 found.rounds = count.parse().with_context(|| format!("--rounds {count}"))?;
             }
             "--no-kernel" => found.kernel = false,
+            "--no-fuse" => found.fuse = false,
             "--only" => found.only = Some(words.next().context("--only needs a group of rows")?),
             other => bail!(
-                "unknown argument {other}; there are --json, --rounds N, --quick, --no-kernel and --only GROUP"
+                "unknown argument {other}; there are --json, --rounds N, --quick, --no-kernel, --no-fuse and --only GROUP"
             ),
         }
     }
@@ -168,14 +171,12 @@ fn micro_rows(
             None
         }
     };
-    let fuse = present(
-        "our FUSE mount",
-        FuseMount::ours(&ours_image, &base.join("fuse")),
-    );
-    let fuse2fs = present(
-        "fuse2fs",
-        FuseMount::fuse2fs(&theirs_image, &base.join("fuse2fs")),
-    );
+    let served = |name, mount: fn(&Path, &Path) -> Result<FuseMount>, image: &Path, dir: &str| {
+        let mount = arguments.fuse.then(|| mount(image, &base.join(dir)));
+        mount.and_then(|mount| present(name, mount))
+    };
+    let fuse = served("our FUSE mount", FuseMount::ours, &ours_image, "fuse");
+    let fuse2fs = served("fuse2fs", FuseMount::fuse2fs, &theirs_image, "fuse2fs");
     for mount in [&fuse, &fuse2fs].into_iter().flatten() {
         use_all(mount.dir())?;
     }
