@@ -31,12 +31,16 @@ use crate::inode::{Inode, Inodes, Node, Versions, lifetime};
 use crate::ops::Temporaries;
 use crate::options::{MountOptions, StatfsStyle};
 use crate::orphan::OrphanList;
+use crate::path::ways::Ways;
 use crate::reclaim;
 use crate::recovery;
 use crate::reserve::{self, Reserve};
 use crate::scrub;
 use crate::slots::Slots;
 use crate::state::{SUPERBLOCK, State};
+
+/// Bytes of an inode that hold all its fields: what lies behind them are attributes.
+const INODE_LINES: usize = 192;
 
 /// What every part of a mounted file system needs.
 pub(crate) struct Core {
@@ -123,6 +127,17 @@ impl Core {
         self.clock.now()
     }
 
+    /// Asks for the lines of an inode that will be looked at soon. A number that no inode has does no harm.
+    pub(crate) fn prefetch_inode(&self, ino: u32) {
+        let at = self
+            .geometry
+            .ino(ino)
+            .map(|ino| self.volume.inode_offset(ino));
+        if let Ok(Ok(at)) = at {
+            self.pmem.prefetch(at.at(), INODE_LINES);
+        }
+    }
+
     /// Blocks of superblocks, descriptors, bitmaps and inode tables. Counted once: a large image has many groups.
     fn overhead(&self) -> u64 {
         let known = self.overhead.load(Ordering::Relaxed);
@@ -168,6 +183,8 @@ pub(crate) struct MountParts {
     /// Held while a name moves between directories: the tree above a directory cannot change meanwhile.
     pub(crate) rename: Mutex<()>,
     pub(crate) temporaries: Temporaries,
+    /// Declared behind the cache, like `root`.
+    pub(crate) ways: Ways,
     ended: AtomicBool,
 }
 
@@ -442,6 +459,7 @@ impl FileSystem {
             doors: Vec::new(),
             rename: Mutex::new(rank::RENAME, ()),
             temporaries: Temporaries::new(),
+            ways: Ways::new(),
             ended: AtomicBool::new(true),
         });
         if !options.read_only {

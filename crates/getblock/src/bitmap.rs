@@ -8,8 +8,8 @@ pub(crate) const WORD: u32 = u64::BITS;
 
 /// One bitmap block: `len` bits that mean something, the rest read as ones (in use).
 ///
-/// Words are read and changed atomically. Changes happen under the group's lock, so a search under that lock sees a
-/// bitmap that stands still.
+/// Words are read and stored whole. Changes happen under the group's lock, so a search under that lock sees a bitmap that
+/// stands still, and a change is a load and a store: nobody else comes in between.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bitmap<'p> {
     pmem: &'p Pmem,
@@ -78,14 +78,18 @@ impl<'p> Bitmap<'p> {
     /// Sets `count` bits and flushes their lines; they are durable after the next fence. Says how many were clear.
     pub(crate) fn set(&self, from: u32, count: u32) -> u32 {
         self.change(from, count, |off, mask| {
-            mask.count_ones() - (self.pmem.or_word(off, mask) & mask).count_ones()
+            let word = self.pmem.load(off).get();
+            self.pmem.store(off, U64::new(word | mask));
+            (!word & mask).count_ones()
         })
     }
 
     /// Clears `count` bits and flushes their lines. Says how many were set.
     pub(crate) fn clear(&self, from: u32, count: u32) -> u32 {
         self.change(from, count, |off, mask| {
-            (self.pmem.and_word(off, !mask) & mask).count_ones()
+            let word = self.pmem.load(off).get();
+            self.pmem.store(off, U64::new(word & !mask));
+            (word & mask).count_ones()
         })
     }
 

@@ -253,16 +253,19 @@ impl Groups {
 
     /// Changes a counter. The caller holds the group's lock and has counted the group.
     pub(crate) fn adjust(&self, group: GroupNr, kind: Kind, by: i32) {
-        counter(self.slot(group), kind).fetch_add(by.cast_unsigned(), Ordering::Relaxed);
+        let counter = counter(self.slot(group), kind);
+        // Nobody else changes it meanwhile.
+        let count = counter.load(Ordering::Relaxed);
+        counter.store(count.wrapping_add_signed(by), Ordering::Relaxed);
         self.mark_dirty(group);
     }
 
+    /// The same of the directories. As for [`Groups::adjust`].
     pub(crate) fn adjust_dirs(&self, group: GroupNr, by: i32) {
         let dirs = &self.slot(group).used_dirs;
         // A count that was wrong on the medium must not wrap.
-        let _ = dirs.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |known| {
-            Some(known.saturating_add_signed(by).max(1))
-        });
+        let known = dirs.load(Ordering::Relaxed);
+        dirs.store(known.saturating_add_signed(by).max(1), Ordering::Relaxed);
         self.mark_dirty(group);
     }
 
@@ -323,13 +326,17 @@ impl Groups {
         &self.slot(group).cluster_hint
     }
 
+    /// Inode `index` of the group is free again. The caller holds the group's lock.
+    pub(crate) fn lower_inode_hint(&self, group: GroupNr, index: u32) {
+        lower(&self.slot(group).inode_hint, index);
+    }
+
     /// Blocks of the group from `first` on are free again. The caller holds the group's lock.
     pub(crate) fn lower_block_hints(&self, group: GroupNr, first: u32) {
         let slot = self.slot(group);
-        slot.block_hint.fetch_min(first, Ordering::Relaxed);
+        lower(&slot.block_hint, first);
         // The cluster that the block is in may begin up to a page of the smallest blocks before it.
-        slot.cluster_hint
-            .fetch_min(first.saturating_sub(3), Ordering::Relaxed);
+        lower(&slot.cluster_hint, first.saturating_sub(3));
     }
 
     /// Bitmap lines reserved by files, one bit a line.
@@ -353,6 +360,13 @@ impl Groups {
                 word.fetch_and(!part, Ordering::Relaxed);
             }
         }
+    }
+}
+
+/// A hint that is changed under the group's lock only.
+fn lower(hint: &AtomicU32, to: u32) {
+    if to < hint.load(Ordering::Relaxed) {
+        hint.store(to, Ordering::Relaxed);
     }
 }
 

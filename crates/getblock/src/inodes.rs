@@ -79,6 +79,9 @@ impl Volume {
             .first_free_inode(first, directory)
             .ok_or(Error::NoInodes)?;
         let at = self.inode_offset(ino)?;
+        // The inode is written next, and its neighbour is the one that is most likely taken next.
+        let inode_size = self.geometry().inode_size() as usize;
+        self.pmem().prefetch(at.at(), 2 * inode_size.min(256));
         if self.pmem().load(field!(at, RawInode, i_links_count)).get() != 0 {
             return Err(CorruptKind::InodeMarkedFree { inode: ino.get() }.into());
         }
@@ -117,9 +120,7 @@ impl State {
         if directory && cleared > 0 {
             self.groups.adjust_dirs(group, -1);
         }
-        self.groups
-            .hint(group, Kind::Inodes)
-            .fetch_min(index, Ordering::Relaxed);
+        self.groups.lower_inode_hint(group, index);
     }
 
     /// Whether the bitmap says that an inode is in use.

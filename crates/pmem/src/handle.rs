@@ -151,6 +151,20 @@ impl Pmem {
         self.window.read(at, to);
     }
 
+    /// Whether the bytes from `at` on are these. They may change meanwhile, as for [`Pmem::read`].
+    #[inline]
+    #[track_caller]
+    pub fn equals(&self, at: u64, bytes: &[u8]) -> bool {
+        self.window.equals(at, bytes)
+    }
+
+    /// A hint that the lines from `at` on will be wanted soon: they come while something else is done. Nothing is waited
+    /// for, and an offset that lies outside does no harm.
+    #[inline]
+    pub fn prefetch(&self, at: u64, len: usize) {
+        self.window.prefetch(at, len);
+    }
+
     /// [`Pmem::read`] of bytes that will hardly be asked for again, such as a table that a checker goes through once. A page
     /// of a file in the page cache is cheaper to copy by a call of the operating system than to map, and a hole in the
     /// file stays a hole; memory that is the medium itself is read in place.
@@ -179,6 +193,37 @@ impl Pmem {
         match &self.observer {
             None => self.window.write(at, from),
             Some(observer) => self.observed_write(&**observer, at, from),
+        }
+    }
+
+    /// [`Pmem::write`] of words that were just put together: none of them is read in another width than it was made in, which
+    /// would wait for everything stored before.
+    #[inline]
+    #[track_caller]
+    pub fn write_words(&self, at: Off<U64>, words: &[U64]) {
+        match &self.observer {
+            None => {
+                for (at, word) in (at.at()..).step_by(8).zip(words) {
+                    self.window.store(at, *word);
+                }
+            }
+            Some(observer) => self.observed_write(&**observer, at.at(), words.as_bytes()),
+        }
+    }
+
+    /// [`Pmem::write`] of several pieces, one behind the other.
+    #[inline]
+    #[track_caller]
+    pub fn write_parts(&self, at: u64, parts: &[&[u8]]) {
+        match &self.observer {
+            None => {
+                let mut at = at;
+                for part in parts {
+                    self.window.write(at, part);
+                    at += part.len() as u64;
+                }
+            }
+            Some(observer) => self.observed_write(&**observer, at, &parts.concat()),
         }
     }
 

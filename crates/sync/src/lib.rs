@@ -28,6 +28,7 @@ pub mod explore;
 mod gate;
 pub mod lane;
 mod mutex;
+mod once;
 pub mod rank;
 mod rwlock;
 #[cfg(feature = "std")]
@@ -57,6 +58,7 @@ pub use backend::spinning::set_relax;
 pub use condvar::Condvar;
 pub use gate::{Gate, GateGuard, GatePass};
 pub use mutex::{Mutex, MutexGuard};
+pub use once::OnceLock;
 pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Gives way between two looks at something that another thread is about to change.

@@ -3,13 +3,11 @@
 //! Nothing here fences. Each step stores and flushes; the operation closes the epoch. An operation that fails after
 //! staging just drops what it staged: bytes in slack carry no meaning.
 
-use alloc::vec::Vec;
-
 use ext2dax_format::dirent::{MIN_LEN, encode_len, needed_len};
 use ext2dax_format::slot::EntryPlace;
 use ext2dax_format::{CorruptKind, Error, FileBlock, FileType, Geometry, Ino, Result};
 use ext2dax_getblock::{Branch, Hints};
-use zerocopy::little_endian::{U16, U32};
+use zerocopy::little_endian::{U16, U32, U64};
 
 use super::Dir;
 use super::index::Header;
@@ -56,7 +54,7 @@ impl Staged<'_> {
 }
 
 /// The entries of a new directory's only block: `.`, and `..` to its end. What lies behind these bytes is zero.
-pub(crate) fn dot_entries(geometry: &Geometry, own: Ino, parent: Ino) -> Vec<u8> {
+pub(crate) fn dot_entries(geometry: &Geometry, own: Ino, parent: Ino) -> [U64; 3] {
     let kind = if geometry.has_filetype() {
         FileType::Directory.dirent()
     } else {
@@ -74,21 +72,35 @@ pub(crate) fn dot_entries(geometry: &Geometry, own: Ino, parent: Ino) -> Vec<u8>
         name_len: 2,
         kind,
     };
-    let mut bytes = Vec::with_capacity(2 * MIN_LEN as usize);
-    for (header, name) in [(dot, b".".as_slice()), (dot_dot, b"..")] {
-        let (entry, len) = body(header, name);
-        bytes.extend_from_slice(&entry[..len]);
-    }
-    bytes
+    // An entry is 12 bytes long here: the header of the second begins in the middle of a word.
+    let (first, second) = (head(dot), head(dot_dot));
+    let words = [
+        first,
+        u64::from(b'.') | second << 32,
+        second >> 32 | u64::from(u16::from_le_bytes(*b"..")) << 32,
+    ];
+    words.map(U64::new)
+}
+
+/// The eight bytes before an entry's name, as a word.
+fn head(header: Header) -> u64 {
+    u64::from(header.ino)
+        | u64::from(encode_len(header.rec_len)) << 32
+        | u64::from(header.name_len) << 48
+        | u64::from(header.kind) << 56
+}
+
+/// The header of an entry, and the zeroes behind its name up to the length that it needs. They are written as they are, with
+/// the name in between: see [`Pmem::write_words`](ext2dax_pmem::Pmem::write_words).
+pub(super) fn frame(header: Header, name: &[u8]) -> ([u8; 8], &'static [u8]) {
+    let pad = needed_len(name.len()) as usize - 8 - name.len();
+    (head(header).to_le_bytes(), &[0; 4][..pad])
 }
 
 /// The bytes of an entry: header and name, padded with zeroes to its needed length.
 pub(super) fn body(header: Header, name: &[u8]) -> ([u8; 264], usize) {
     let mut bytes = [0; 264];
-    bytes[..4].copy_from_slice(&header.ino.to_le_bytes());
-    bytes[4..6].copy_from_slice(&encode_len(header.rec_len).to_le_bytes());
-    bytes[6] = header.name_len;
-    bytes[7] = header.kind;
+    bytes[..8].copy_from_slice(&head(header).to_le_bytes());
     bytes[8..8 + name.len()].copy_from_slice(name);
     (bytes, needed_len(name.len()) as usize)
 }
@@ -131,13 +143,14 @@ impl<'a> Dir<'a> {
             name_len: name_len(name),
             kind,
         };
-        let (bytes, len) = body(header, name);
+        let (head, pad) = frame(header, name);
         // The number and the length of an empty entry stand already, and are what other readers see: the number is
         // stored when the entry is published.
         let skip: u8 = if found.ino == 0 { 6 } else { 0 };
         let at = index.at(place);
-        pmem.write(at + u64::from(skip), &bytes[usize::from(skip)..len]);
-        pmem.flush(at, len as u64);
+        let parts = [&head[usize::from(skip)..], name, pad];
+        pmem.write_parts(at + u64::from(skip), &parts);
+        pmem.flush(at, u64::from(needed_len(name.len())));
         Staged {
             place,
             header,

@@ -9,6 +9,7 @@ use zerocopy::little_endian::{U16, U32};
 use super::gaps::Gaps;
 use super::names::{Found, Names, Place};
 use super::starts::Starts;
+use crate::mount::Core;
 
 /// The index of one directory. Built from the medium on first use and kept in step by every change; nothing of it is ever
 /// written. It may be dropped at any time and built again.
@@ -84,9 +85,12 @@ impl DirIndex {
         }
     }
 
-    /// Finds `name`, `.` and `..` included.
-    pub(crate) fn find(&self, pmem: &Pmem, name: &[u8]) -> Option<Found> {
-        self.names.find(pmem, name, |place| self.at(place) + 8)
+    /// Finds `name`, `.` and `..` included. What it leads to is looked at next, so its inode is asked for as soon as the
+    /// number is known, while the name is compared.
+    pub(crate) fn find(&self, core: &Core, name: &[u8]) -> Option<Found> {
+        let at = |place| self.at(place) + 8;
+        self.names
+            .find(&core.pmem, name, at, |ino| core.prefetch_inode(ino))
     }
 
     /// Whether there is no name but `.` and `..`.

@@ -76,7 +76,7 @@ pub(crate) fn lookup<R>(
     let slot = node.lock.read();
     if let Some(index) = &slot.index {
         check_linked(node)?;
-        return then(index.find(&core.pmem, name).ok_or(Error::NotFound)?);
+        return then(index.find(core, name).ok_or(Error::NotFound)?);
     }
     drop(slot);
     let dir = Dir::lock(core, node)?;
@@ -167,7 +167,7 @@ impl<'a> Dir<'a> {
 
     /// Finds `name`, `.` and `..` included.
     pub(crate) fn find(&self, name: &[u8]) -> Option<Found> {
-        self.index().find(&self.core.pmem, name)
+        self.index().find(self.core, name)
     }
 
     /// Whether there is no name but `.` and `..`.

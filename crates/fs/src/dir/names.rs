@@ -90,19 +90,23 @@ impl Names {
         u32::try_from((wide ^ (wide >> 32)) & 0xFFFF_FFFF).expect("masked to 32 bits")
     }
 
-    /// Looks `name` up. `at` tells where on the medium an entry's name begins.
+    /// Looks `name` up. `at` tells where on the medium an entry's name begins; `ahead` is told the inode that it will be, if
+    /// the name is the one, before the medium is looked at.
     pub(crate) fn find(
         &self,
         pmem: &Pmem,
         name: &[u8],
         at: impl Fn(Place) -> u64,
+        ahead: impl Fn(u32),
     ) -> Option<Found> {
         let hash = self.hash(name);
         self.table
             .find(spread(hash), |known| {
-                known.hash == hash
-                    && usize::from(known.name_len) == name.len()
-                    && same_name(pmem, at(known.place()), name)
+                if known.hash != hash || usize::from(known.name_len) != name.len() {
+                    return false;
+                }
+                ahead(known.ino);
+                pmem.equals(at(known.place()), name)
             })
             .map(Hashed::found)
     }
@@ -147,11 +151,4 @@ impl Names {
             known.kind = kind;
         }
     }
-}
-
-fn same_name(pmem: &Pmem, at: u64, name: &[u8]) -> bool {
-    let mut there = [0; 255];
-    let there = &mut there[..name.len()];
-    pmem.read(at, there);
-    there == name
 }

@@ -14,7 +14,7 @@ use ext2dax_getblock::{Detached, Fresh, Pending};
 use zerocopy::little_endian::U16;
 
 use super::Dir;
-use super::edit::{body, name_len};
+use super::edit::{body, frame, name_len};
 use super::index::Header;
 use super::names::{Found, Place};
 
@@ -104,10 +104,10 @@ impl Dir<'_> {
             name_len: name_len(name),
             ..header
         };
-        let (bytes, len) = body(header, name);
+        let (head, pad) = frame(header, name);
         let at = index.at(place);
-        pmem.write(at, &bytes[..len]);
-        pmem.flush(at, len as u64);
+        pmem.write_parts(at, &[&head, name, pad]);
+        pmem.flush(at, u64::from(needed_len(name.len())));
         Some(Replacement {
             old: *old,
             previous,

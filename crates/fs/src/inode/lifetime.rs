@@ -49,11 +49,11 @@ impl Handle {
 
     /// For a caller who holds the lock of a directory that names the inode: as long as he does, the last name cannot go,
     /// so the inode is alive, and whoever takes that name next sees the handle.
-    pub(crate) fn adopt(mount: &Arc<Mount>, node: &Arc<Node>) -> Self {
+    pub(crate) fn adopt(mount: &Arc<Mount>, node: Arc<Node>) -> Self {
         node.handles.fetch_add(1, Ordering::AcqRel);
         Self {
             mount: mount.near(),
-            node: Arc::clone(node),
+            node,
         }
     }
 
@@ -146,7 +146,7 @@ impl<'a> Remains<'a> {
 /// exclusively, and the file's death is durable.
 pub(crate) fn strip(node: &Node) -> Remains<'_> {
     node.mark_dead();
-    *node.file.write() = None;
+    node.forget_contents();
     let few = node.record().sectors() <= STRIPPED_AT_ONCE;
     Remains {
         node,
@@ -168,11 +168,13 @@ pub(crate) fn reclaim(
     remains: Remains<'_>,
 ) -> Result<()> {
     node.mark_dead();
-    *node.file.write() = None;
     let record = node.record();
     match remains.detached {
         Some(detached) => mount.core.volume.free(detached?),
-        None => free_blocks(record)?,
+        None => {
+            node.forget_contents();
+            free_blocks(record)?;
+        }
     }
     xattr::release(record)?;
     mount.inodes.forget(node.ino());
@@ -254,13 +256,11 @@ pub(crate) fn free_blocks(record: &Record) -> Result<()> {
 /// Detaches every block of the tree; durable, unless there was none.
 fn detach_blocks(record: &Record) -> Result<Detached> {
     let tree = record.tree();
-    let to = if has_tree(record)? {
-        record.check_contents()?;
-        u32::MAX
-    } else {
-        0
-    };
-    tree.detach(&mut tree.lock(), FileBlock(0), FileBlock(to))
+    if !has_tree(record)? {
+        return Ok(tree.detach_nothing());
+    }
+    record.check_contents()?;
+    tree.detach(&mut tree.lock(), FileBlock(0), FileBlock(u32::MAX))
 }
 
 /// Whether `i_block` holds pointers.

@@ -84,6 +84,8 @@ pub(crate) struct Node {
     life: AtomicU8,
     /// Looked up since the cache last went by.
     recent: AtomicBool,
+    /// A way that is remembered may lead through this directory.
+    passed: AtomicBool,
 }
 
 impl fmt::Debug for Node {
@@ -107,6 +109,7 @@ impl Node {
             handles: AtomicU32::new(0),
             life: AtomicU8::new(Life::Linked as u8),
             recent: AtomicBool::new(true),
+            passed: AtomicBool::new(false),
         }
     }
 
@@ -174,6 +177,18 @@ impl Node {
         self.life.store(Life::Unlinked as u8, Ordering::SeqCst);
     }
 
+    /// Whether a walk has passed it that may be remembered: see `path::ways`.
+    pub(crate) fn is_passed(&self) -> bool {
+        self.passed.load(Ordering::SeqCst)
+    }
+
+    /// The caller holds the lock of the directory that names it.
+    pub(crate) fn mark_passed(&self) {
+        if !self.passed.load(Ordering::Relaxed) {
+            self.passed.store(true, Ordering::SeqCst);
+        }
+    }
+
     /// The inode is gone. The caller holds `lock` exclusively.
     pub(crate) fn mark_dead(&self) {
         self.life.store(Life::Dead as u8, Ordering::Release);
@@ -229,6 +244,13 @@ impl Node {
         self.opened.store(true, Ordering::Release);
         *slot = Some(Arc::clone(&file));
         Ok(file)
+    }
+
+    /// Lets go of the contents of a dead inode.
+    fn forget_contents(&self) {
+        if self.was_opened() {
+            *self.file.write() = None;
+        }
     }
 
     /// Whether somebody has opened the contents since the inode came into core.

@@ -71,6 +71,20 @@ pub(crate) fn lookup(mount: &Mount, parent: &Node, name: &[u8]) -> Result<Arc<No
     dir::lookup(parent, name, |found| named(mount, found.ino))
 }
 
+/// The same for a directory on the way to another, which is marked as passed if it is one.
+///
+/// # Errors
+/// As [`lookup`].
+pub(crate) fn pass(mount: &Mount, parent: &Node, name: &[u8]) -> Result<Arc<Node>> {
+    dir::lookup(parent, name, |found| {
+        let node = named(mount, found.ino)?;
+        if node.is_dir() {
+            node.mark_passed();
+        }
+        Ok(node)
+    })
+}
+
 /// The same with a handle, which is counted before anybody can remove the name.
 ///
 /// # Errors
@@ -80,7 +94,7 @@ pub(crate) fn open(mount: &Arc<Mount>, parent: &Node, name: &[u8]) -> Result<Han
         return Err(Error::NameTooLong);
     }
     dir::lookup(parent, name, |found| {
-        named(mount, found.ino).map(|node| Handle::adopt(mount, &node))
+        named(mount, found.ino).map(|node| Handle::adopt(mount, node))
     })
 }
 

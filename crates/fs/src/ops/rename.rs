@@ -241,7 +241,9 @@ fn attempt(
         xattr::make_private(target.node);
     }
     core.slots.settle(source_node.record().mark());
+    mount.ways.leave(&source_node);
     if let Some(target) = &target {
+        mount.ways.leave(target.node);
         core.slots.settle(target.node.record().mark());
     }
     let done = match (flags, target) {

@@ -127,10 +127,11 @@ impl Ending {
     /// Takes the life. Flushed, not fenced.
     pub(super) fn take_life(self, child: &Node) {
         let record = child.record();
-        record.touch_changed();
         if self == Self::Now {
+            // Nobody can ask for the time of the change any more; the deletion time says it.
             take_life(record);
         } else {
+            record.touch_changed();
             // The deletion time stays 0: it is the list's.
             record.put_links(0);
             child.mark_unlinked();
@@ -238,6 +239,7 @@ pub(crate) fn rmdir(mount: &Mount, parent: &Node, name: &[u8]) -> Result<()> {
     }
     dir.begin_change(Change::Remove)?;
     mount.temporaries.retire(&child)?;
+    mount.ways.leave(&child);
     xattr::make_private(&child);
     for mark in [
         parent.record().parent_mark(),

@@ -8,7 +8,7 @@ use core::ops::Range;
 use ext2dax_dax::{DaxFile, FileExtent};
 use ext2dax_format::{Error, Result};
 use ext2dax_pmem::{UserSlice, UserSliceMut};
-use ext2dax_sync::{Mutex, rank};
+use ext2dax_sync::{Mutex, OnceLock, rank};
 
 use super::{FileTimes, Metadata, OpenOptions, PathBytes, Permissions};
 use crate::inode::{Fallocate, Inode, Node, Position, SetAttributes, TreeMap};
@@ -35,8 +35,9 @@ pub enum SeekFrom {
 
 struct Open {
     inode: Inode,
-    /// The contents of a regular file.
-    file: Option<Arc<DaxFile<TreeMap>>>,
+    /// The contents of a regular file; of one that was made by this very call not before somebody asks: many new files
+    /// are closed, or removed, as empty as they were made.
+    file: OnceLock<Arc<DaxFile<TreeMap>>>,
     access: Access,
     cursor: Mutex<u64>,
 }
@@ -61,7 +62,7 @@ impl File {
         Self {
             open: Arc::new(Open {
                 inode,
-                file,
+                file: file.map_or_else(OnceLock::new, OnceLock::from),
                 access,
                 cursor: Mutex::new(rank::CURSOR, 0),
             }),
@@ -104,7 +105,12 @@ impl File {
 
     /// The contents; a directory has none.
     fn contents(&self) -> Result<&DaxFile<TreeMap>> {
-        self.open.file.as_deref().ok_or(Error::IsADirectory)
+        if let Some(file) = self.open.file.get() {
+            return Ok(file);
+        }
+        // Asked for before it is put down, since whoever puts down must not wait.
+        let file = self.node().file()?;
+        Ok(self.open.file.get_or_init(|| file))
     }
 
     fn node(&self) -> &Node {

@@ -8,6 +8,7 @@
 //! | `metadata` | [`Metadata`], [`Permissions`], [`FileTimes`] |
 //! | `readdir` | [`ReadDir`], [`DirEntry`] |
 //! | `view` | [`File::map`]: a file as memory in a Linux process |
+//! | `ways` | directories that paths led to lately |
 //! | `whole` | calls of [`FileSystem`](crate::FileSystem) that take a path |
 //!
 //! Paths are bytes: anything that is [`PathBytes`] will do, and nothing is decoded. A path begins at the root of the
@@ -21,6 +22,7 @@ mod readdir;
 #[cfg(all(feature = "std", target_os = "linux"))]
 mod view;
 mod walk;
+pub(crate) mod ways;
 mod whole;
 
 use alloc::string::String;

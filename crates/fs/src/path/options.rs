@@ -187,12 +187,12 @@ impl OpenOptions {
         };
         let node = inode.node();
         let mut file = None;
-        if node.file_type() == FileType::Regular {
+        if node.file_type() == FileType::Regular && !made {
             let contents = node.file()?;
-            if self.truncate && !self.create_new && !made {
+            if self.truncate && !self.create_new {
                 node.set_len(&contents, 0)?;
             }
-            if self.read && !made {
+            if self.read {
                 node.note_opened();
             }
             file = Some(contents);

@@ -178,8 +178,12 @@ impl<'m> Walk<'m> {
     /// # Errors
     /// `NotFound`, `NotADirectory`, `TooManySymlinks`, `NameTooLong`, `Corrupt`.
     pub(crate) fn find(&mut self, path: &[u8], last: LastLink) -> Result<Arc<Node>> {
-        let root = self.root()?;
-        self.find_from(root, path, last).map(Here::into_kept)
+        let Split { start, .. } = Split::of(path);
+        let found = match self.way(&path[..start])? {
+            Some(dir) => self.find_from(dir, &path[start..], last),
+            None => self.find_from(self.root()?, path, last),
+        };
+        found.map(Here::into_kept)
     }
 
     /// The same, a relative path beginning at `dir`.
@@ -218,8 +222,42 @@ impl<'m> Walk<'m> {
     /// # Errors
     /// As [`Walk::find`], for the components before the last.
     pub(crate) fn place<'p>(&mut self, path: &'p [u8]) -> Result<Place<'m, 'p>> {
-        let root = self.root()?;
-        self.place_from(root, Cow::Borrowed(path))
+        let path = Cow::Borrowed(path);
+        match self.way(&path[..Split::of(&path).start])? {
+            Some(dir) => Place::new(dir, path),
+            None => self.place_from(self.root()?, path),
+        }
+    }
+
+    /// The directory that `before`, the part of a path before its last component, leads to from the root; `None` if the
+    /// way there is short, or winds too much to be remembered.
+    ///
+    /// # Errors
+    /// As [`Walk::find`].
+    fn way(&self, before: &[u8]) -> Result<Option<Here<'m>>> {
+        let mut components = Components(before);
+        if components.is_done() {
+            return Ok(None);
+        }
+        let ways = &self.mount.ways;
+        if let Some(node) = ways.find(before) {
+            return Ok(Some(Here::Kept(node)));
+        }
+        let mut begun = ways.begin();
+        let mut here = self.root()?;
+        while let Some(name) = components.next() {
+            if matches!(name, b"." | b"..") || name.len() > NAME_MAX {
+                return Ok(None);
+            }
+            let next = ops::pass(self.mount, &here, name)?;
+            if !next.is_dir() {
+                return Ok(None);
+            }
+            begun.nodes.push(Arc::clone(&next));
+            here = Here::Kept(next);
+        }
+        ways.remember(before, begun);
+        Ok(Some(here))
     }
 
     /// The same, a relative path beginning at `dir`.

@@ -170,9 +170,12 @@ impl Armed<'_> {
         if let Some(area) = slots.area {
             slots.void(area + line_at(MOUNT_RECORDS + index));
         }
-        slots.intents.slots[index]
-            .used
-            .fetch_add(1, Ordering::Relaxed);
+        // Only who has the slot changes it.
+        let used = &slots.intents.slots[index].used;
+        used.store(
+            used.load(Ordering::Relaxed).wrapping_add(1),
+            Ordering::Relaxed,
+        );
         let mark = slots.intents.mark(index);
         for one in touched {
             one.0.store(mark, Ordering::Relaxed);

@@ -56,6 +56,55 @@ fn slashes_dots_and_the_parent_of_the_root_resolve_as_posix_says() {
     done(&image, fs);
 }
 
+/// The way to a directory is remembered, so every change of a name on it must be noticed: by each call that takes a path.
+#[test]
+fn a_path_leads_where_its_directories_lie_now() {
+    let Some((image, fs)) = fresh() else { return };
+    let read = |path: &str| fs.read(path).map_err(|error| (path.to_owned(), error));
+    let missing = |path: &str| {
+        assert_eq!(fs.metadata(path).unwrap_err(), Error::NotFound, "{path}");
+        assert_eq!(fs.open(path).unwrap_err(), Error::NotFound, "{path}");
+    };
+    fs.create_dir_all("/a/b/c").unwrap();
+    fs.write("/a/b/c/file", b"first").unwrap();
+    assert_eq!(read("/a/b/c/file").unwrap(), b"first");
+    // Moved, with everything below it.
+    fs.rename("/a", "/moved").unwrap();
+    missing("/a/b/c/file");
+    assert_eq!(read("/moved/b/c/file").unwrap(), b"first");
+    // Another one of the same name.
+    fs.create_dir_all("/a/b/c").unwrap();
+    missing("/a/b/c/file");
+    fs.write("/a/b/c/file", b"second").unwrap();
+    assert_eq!(read("/a/b/c/file").unwrap(), b"second");
+    // Exchanged, by their inodes.
+    let root = fs.root().unwrap();
+    root.rename_with(b"a", &root, b"moved", ext2dax::RenameFlags::Exchange)
+        .unwrap();
+    drop(root);
+    assert_eq!(read("/a/b/c/file").unwrap(), b"first");
+    assert_eq!(read("/moved/b/c/file").unwrap(), b"second");
+    // Replaced by a rename over it, removed, made again, and hidden behind a symlink.
+    fs.create_dir_all("/over/b").unwrap();
+    missing("/over/b/file");
+    fs.create_dir("/empty").unwrap();
+    missing("/empty/file");
+    fs.rename("/over", "/empty").unwrap();
+    missing("/over/b/file");
+    fs.write("/empty/b/file", b"third").unwrap();
+    assert_eq!(read("/empty/b/file").unwrap(), b"third");
+    fs.remove_dir_all("/empty").unwrap();
+    missing("/empty/b/file");
+    fs.symlink("moved", "/empty").unwrap();
+    missing("/empty/b/file");
+    fs.create_dir("/moved/d").unwrap();
+    fs.write("/empty/d/file", b"fourth").unwrap();
+    assert_eq!(read("/moved/d/file").unwrap(), b"fourth");
+    fs.remove_file("/empty").unwrap();
+    missing("/empty/d/file");
+    done(&image, fs);
+}
+
 #[test]
 fn symlinks_are_followed_forty_times_and_no_more() {
     let Some((image, fs)) = fresh() else { return };

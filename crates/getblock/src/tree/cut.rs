@@ -81,6 +81,12 @@ impl Cut<'_> {
 }
 
 impl BlockTree {
+    /// What [`BlockTree::detach`] answers for a tree without blocks.
+    #[must_use]
+    pub fn detach_nothing(&self) -> Detached {
+        Detached::none(self.volume.brand())
+    }
+
     /// Takes the blocks of file blocks `from..to` out of the tree, the highest first, and with them the indirect blocks
     /// that lead to nothing then. `to` at `u32::MAX` means to the end.
     ///

@@ -7,12 +7,16 @@
 //! # Invariants
 //! A remembered run is what the pointers say. The number `turn` is odd while an entry is written or pointers change.
 //! A look-up notes the turn before it reads pointers and writes an entry only if the turn is still the same; so what was
-//! read before a change is never remembered after it.
+//! read before a change is never remembered after it. The places for runs are made with the first one, in an odd turn: most
+//! inodes in core are small, and have none.
 
 // Plain atomics also under the schedule explorer: no operation here waits for another.
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 
+use alloc::boxed::Box;
+
 use ext2dax_format::FileBlock;
+use ext2dax_sync::OnceLock;
 
 /// Runs that are kept: a group of 32,768 blocks holds one, so these cover a file of about a gigabyte.
 const RUNS: usize = 8;
@@ -80,7 +84,7 @@ impl Entry {
 pub(super) struct Recent {
     turn: AtomicU32,
     reach: AtomicU32,
-    runs: [Entry; RUNS],
+    runs: OnceLock<Box<[Entry; RUNS]>>,
 }
 
 /// The turn in which a look-up began.
@@ -88,6 +92,10 @@ pub(super) struct Recent {
 pub(super) struct Turn(u32);
 
 impl Recent {
+    fn runs(&self) -> &[Entry] {
+        self.runs.get().map_or(&[], |runs| &runs[..])
+    }
+
     /// Before pointers are read.
     #[inline]
     pub(super) fn turn(&self) -> Turn {
@@ -101,7 +109,7 @@ impl Recent {
         if turn & 1 != 0 {
             return None;
         }
-        let hit = self.runs.iter().find_map(|entry| {
+        let hit = self.runs().iter().find_map(|entry| {
             let into = at.0.wrapping_sub(entry.at.load(Ordering::Relaxed));
             let len = entry.len.load(Ordering::Relaxed);
             (into < len && max <= len - into)
@@ -118,7 +126,7 @@ impl Recent {
         if reach == CROWDED {
             return None;
         }
-        let known = self.runs.iter().map(Entry::get).filter(|run| {
+        let known = self.runs().iter().map(Entry::get).filter(|run| {
             run.len > 0 && run.at > at && start.checked_add(run.at - at) == Some(run.start)
         });
         let next = known.map(|run| run.at - at).min().unwrap_or(u32::MAX);
@@ -137,8 +145,9 @@ impl Recent {
             return;
         }
         fence(Ordering::Release);
+        let runs = self.runs.get_or_init(Box::default);
         let mut whole = found;
-        for entry in &self.runs {
+        for entry in runs.iter() {
             let run = entry.get();
             if run.len == 0 {
                 continue;
@@ -173,7 +182,7 @@ impl Recent {
             .max(FIRST_REACH)
             .saturating_mul(2)
             .min(LAST_REACH);
-        if let Some(entry) = self.runs.iter().min_by_key(worth) {
+        if let Some(entry) = runs.iter().min_by_key(worth) {
             if entry.ended.load(Ordering::Relaxed) {
                 reach = CROWDED;
             }
@@ -185,7 +194,7 @@ impl Recent {
 
     /// Holes were filled: no run is wrong, but ends may lie further on. Only hints change.
     pub(super) fn grown(&self) {
-        self.runs
+        self.runs()
             .iter()
             .for_each(|entry| entry.ended.store(false, Ordering::Relaxed));
         if self.reach.load(Ordering::Relaxed) == CROWDED {
@@ -214,7 +223,7 @@ impl Recent {
             }
         }
         fence(Ordering::Release);
-        self.runs.iter().for_each(|entry| entry.set(Piece::NONE));
+        self.runs().iter().for_each(|entry| entry.set(Piece::NONE));
         self.reach.store(FIRST_REACH, Ordering::Relaxed);
         let result = change();
         self.turn.store(turn.wrapping_add(2), Ordering::Release);

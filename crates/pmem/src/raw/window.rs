@@ -221,6 +221,47 @@ impl Window {
         debug_assert_eq!(left, 0, "region memory faulted");
     }
 
+    /// Whether the bytes from `at` on are these. They may change meanwhile: single words are old or new.
+    #[inline]
+    #[track_caller]
+    pub(crate) fn equals(&self, at: u64, bytes: &[u8]) -> bool {
+        let ptr = self.span(at, bytes.len()).as_ptr();
+        let (words, rest) = if (ptr as usize).is_multiple_of(4) {
+            bytes.as_chunks::<4>()
+        } else {
+            (&[][..], bytes)
+        };
+        let is_word = |(index, word): (usize, &[u8; 4])| {
+            // SAFETY: these four bytes lie inside the span and are aligned; as in `load`.
+            let there = unsafe { AtomicU32::from_ptr(ptr.wrapping_add(4 * index).cast()) };
+            there.load(Ordering::Relaxed).to_ne_bytes() == *word
+        };
+        let is_byte = |(index, byte): (usize, &u8)| {
+            // SAFETY: this byte lies inside the span; as in `load`.
+            let there = unsafe { AtomicU8::from_ptr(ptr.wrapping_add(4 * words.len() + index)) };
+            there.load(Ordering::Relaxed) == *byte
+        };
+        words.iter().enumerate().all(is_word) && rest.iter().enumerate().all(is_byte)
+    }
+
+    /// Asks for the lines that meet `at..at + len`, without waiting for them. Nothing happens outside the window.
+    #[inline]
+    pub(crate) fn prefetch(&self, at: u64, len: usize) {
+        let Some(end) = usize::try_from(at).ok().and_then(|at| at.checked_add(len)) else {
+            return;
+        };
+        if end > self.len {
+            return;
+        }
+        #[cfg(target_arch = "x86_64")]
+        for line in (end - len..end).step_by(super::LINE) {
+            use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            let line = self.base.as_ptr().wrapping_add(line);
+            // SAFETY: a hint that faults nowhere and changes no memory.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast_const().cast()) };
+        }
+    }
+
     #[inline]
     #[track_caller]
     pub(crate) fn write(&self, at: u64, from: &[u8]) {
