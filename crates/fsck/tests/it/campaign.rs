@@ -35,6 +35,11 @@ pub(crate) const EXPLAINED: &[(&str, Finder, &str)] = &[
         "e2fsck compares the names of one block with each other, not those of different blocks",
     ),
     (
+        "superblock.s_creator_os",
+        Finder::Ours,
+        "e2fsck looks at what stands where only Linux keeps something as Linux's alone",
+    ),
+    (
         "superblock.s_rev_level",
         Finder::Ours,
         "e2fsck -n asks about features in revision 0, and exits 0",
