@@ -284,6 +284,39 @@ fn mistakes_in_the_protocols_of_names_show() {
         LINKING,
         linked_or_gone,
     );
+    for mistake in [
+        "a way outlives its directory's name",
+        "a way counts from its end",
+    ] {
+        notice(mistake, WALKING, led_on);
+    }
+}
+
+/// A directory moves while somebody walks through it, who remembers the way: the third thread and the judge share a lane.
+const WALKING: &[Act] = &[
+    |world| {
+        world.root.rename(b"d", &world.e, b"d2")?;
+        assert_eq!(world.fs.metadata("/d/x").map(drop), Err(Error::NotFound));
+        world.fs.metadata("/e/d2/x").map(drop)
+    },
+    |world| world.fs.metadata("/d/x").map(drop),
+];
+
+fn led_on(world: &World, answers: &[Result<()>]) {
+    assert_eq!(answers[0], Ok(()));
+    assert!(matches!(answers[1], Ok(()) | Err(Error::NotFound)));
+    for path in ["/d/x", "/d/s/none"] {
+        assert_eq!(world.fs.metadata(path).map(drop), Err(Error::NotFound));
+    }
+    assert!(world.fs.metadata("/e/d2/x").is_ok());
+    world.root.mkdir(b"d", &New::default()).unwrap();
+    world.d.rename(b"x", &world.d, b"z").unwrap();
+    assert!(world.fs.metadata("/d").is_ok() && world.fs.metadata("/e/d2/z").is_ok());
+}
+
+#[test]
+fn a_way_that_is_remembered_ends_with_the_name_of_a_directory_on_it() {
+    explore("rename of a directory x walk through it", WALKING, led_on);
 }
 
 /// A child and its parent, from both sides: the order of the locks is what keeps the three from waiting for each other.
