@@ -234,7 +234,7 @@ impl Window {
         let is_word = |(index, word): (usize, &[u8; 4])| {
             // SAFETY: these four bytes lie inside the span and are aligned; as in `load`.
             let there = unsafe { AtomicU32::from_ptr(ptr.wrapping_add(4 * index).cast()) };
-            there.load(Ordering::Relaxed).to_ne_bytes() == *word
+            u32::from_le(there.load(Ordering::Relaxed)).to_le_bytes() == *word
         };
         let is_byte = |(index, byte): (usize, &u8)| {
             // SAFETY: this byte lies inside the span; as in `load`.
