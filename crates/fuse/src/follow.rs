@@ -15,8 +15,8 @@ use std::cell::Cell;
 use std::fs;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 use ext2dax::fault::host::{Class, set_class};
@@ -89,6 +89,8 @@ struct Shared {
     everywhere: CpuSet,
     /// As many threads as may want to run at the same time.
     room: u32,
+    /// Sleeps while nobody is followed.
+    watcher: OnceLock<Thread>,
     ended: AtomicBool,
 }
 
@@ -159,6 +161,8 @@ impl Shared {
         }
         if low == ANYWHERE {
             self.free.notify_all();
+        } else if let Some(watcher) = self.watcher.get() {
+            watcher.unpark();
         }
     }
 
@@ -387,12 +391,15 @@ impl Follow {
             reading: AtomicUsize::new(loops),
             everywhere: sched_getaffinity(None)?,
             room,
+            watcher: OnceLock::new(),
             ended: AtomicBool::new(false),
         });
         let watched = Arc::clone(&shared);
         let watcher = thread::Builder::new()
             .name("ext2dax-follow".to_owned())
             .spawn(move || watched.watch())?;
+        // Before the first request: each decision to follow wakes it.
+        let _ = shared.watcher.set(watcher.thread().clone());
         Ok(Self {
             shared,
             watcher: Some(watcher),
@@ -402,15 +409,8 @@ impl Follow {
     /// The calling event loop has got a request of the thread `asker`, 0 for the kernel's own, and has answered it when
     /// the turn is dropped.
     pub(crate) fn turn(&self, asker: u32) -> Turn<'_> {
-        let followed = self.shared.is_following();
         self.shared.reading.fetch_sub(1, Ordering::Relaxed);
         self.shared.note(asker);
-        if !followed
-            && self.shared.is_following()
-            && let Some(watcher) = &self.watcher
-        {
-            watcher.thread().unpark();
-        }
         Turn(&self.shared)
     }
 }
