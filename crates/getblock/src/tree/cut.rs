@@ -82,7 +82,6 @@ impl Cut<'_> {
 
 impl BlockTree {
     /// What [`BlockTree::detach`] answers for a tree without blocks.
-    #[must_use]
     pub fn detach_nothing(&self) -> Detached {
         Detached::none(self.volume.brand())
     }
