@@ -70,9 +70,7 @@ pub(crate) fn link(mount: &Mount, parent: &Node, name: &[u8], target: &Node) -> 
     target.check_alive()?;
     let record = target.record();
     let links = record.links();
-    if links == 0 && !target.is_nameless() {
-        return Err(Error::NotFound);
-    }
+    // The order of Linux's complaints: a name that is taken comes before what the file is.
     if dir.find(name).is_some() {
         return Err(Error::AlreadyExists);
     }
@@ -81,6 +79,9 @@ pub(crate) fn link(mount: &Mount, parent: &Node, name: &[u8], target: &Node) -> 
         .intersects(InodeFlags::IMMUTABLE | InodeFlags::APPEND)
     {
         return Err(Error::NotPermitted);
+    }
+    if links == 0 && !target.is_nameless() {
+        return Err(Error::NotFound);
     }
     if links >= LINK_MAX {
         return Err(Error::TooManyLinks);
