@@ -183,12 +183,18 @@ impl Ours {
                     let entries = dir.read_dir(cookie, *most)?;
                     let Some(last) = entries.last() else { break };
                     cookie = last.next;
-                    names.extend(entries.into_iter().map(|entry| {
-                        let file_type = entry.file_type.expect("a feature of every image here");
-                        (entry.name.into_vec(), file_type)
-                    }));
+                    for entry in entries {
+                        if *entry.name == *b"." || *entry.name == *b".." {
+                            continue;
+                        }
+                        // Entries of the first revision do not tell.
+                        let file_type = match entry.file_type {
+                            Some(file_type) => file_type,
+                            None => dir.lookup(&entry.name)?.file_type(),
+                        };
+                        names.push((entry.name.into_vec(), file_type));
+                    }
                 }
-                names.retain(|(name, _)| name != b"." && name != b"..");
                 return Ok(seen_names(names));
             }
             Op::SetXattr(path, name, value, how) => {

@@ -2,6 +2,9 @@
 
 use std::fs::File;
 
+/// How often the list is read before nobody is named.
+const ATTEMPTS: usize = 8;
+
 /// Process numbers of those who hold an advisory lock on `file`, as far as the system tells.
 ///
 /// /proc/locks lists `1: FLOCK  ADVISORY  WRITE 1234 00:2d:56 0 EOF`: number, kind, mode, access, process,
@@ -15,10 +18,17 @@ pub(super) fn of(file: &File) -> Vec<u32> {
         rustix::fs::minor(stat.st_dev),
     );
     let place = format!("{major:02x}:{minor:02x}:{}", stat.st_ino);
-    let Ok(locks) = std::fs::read_to_string("/proc/locks") else {
-        return Vec::new();
-    };
-    holders(&locks, &place)
+    // The list is read in pieces: where others take and release locks meanwhile, a line may be left out.
+    for _ in 0..ATTEMPTS {
+        let Ok(locks) = std::fs::read_to_string("/proc/locks") else {
+            break;
+        };
+        let found = holders(&locks, &place);
+        if !found.is_empty() {
+            return found;
+        }
+    }
+    Vec::new()
 }
 
 fn holders(locks: &str, place: &str) -> Vec<u32> {
