@@ -26,6 +26,9 @@ use crate::mount::Core;
 /// How far the clock moves for each node that comes in: more than one, so that a full shard shrinks to its bound.
 const LOOKS_PER_INSERTION: usize = 4;
 
+/// A shard with more nodes than this gets the memory for all that it may keep.
+const SMALL: usize = 64;
+
 /// A power of two.
 const SHARDS: usize = 64;
 
@@ -208,7 +211,16 @@ impl Inodes {
     /// comes back after the shard's lock.
     fn evict(&self, table: &mut Table, new: Ino) -> Vec<Arc<Node>> {
         if table.turns.len() > 2 * table.nodes.len() {
-            table.turns = table.nodes.keys().copied().collect();
+            let nodes = &table.nodes;
+            table.turns.clear();
+            table.turns.extend(nodes.keys().copied());
+        }
+        if table.turns.len() == SMALL {
+            // Growing step by step would move memory that another thread allocated, again and again, and allocators take a
+            // lock of that thread's for it.
+            let rest = self.shard_capacity.saturating_sub(SMALL);
+            table.turns.reserve(2 * rest);
+            table.nodes.reserve(rest);
         }
         table.turns.push_back(new.get());
         let mut evicted = Vec::new();

@@ -19,6 +19,7 @@ use core::fmt;
 
 use ext2dax_format::{Error, FileType, Ino, Result};
 use ext2dax_pmem::{Off, Pmem};
+use ext2dax_sync::atomic::{AtomicU32, Ordering};
 use ext2dax_sync::{Condvar, Mutex, rank};
 use zerocopy::little_endian::U32;
 
@@ -35,10 +36,11 @@ pub(crate) const ENTRY: u32 = 64;
 pub(crate) struct Temporaries {
     block: Mutex<Option<Block>>,
     returned: Condvar,
+    /// The inode of the `lost+found` that has the block; 0 without one. Changes under that directory's lock.
+    home: AtomicU32,
 }
 
 struct Block {
-    lost_found: Ino,
     /// Where the block lies in the region.
     at: u64,
     free: Vec<Place>,
@@ -73,6 +75,7 @@ impl Temporaries {
         Self {
             block: Mutex::new(rank::TABLE, None),
             returned: Condvar::new(),
+            home: AtomicU32::new(0),
         }
     }
 
@@ -106,18 +109,21 @@ impl Temporaries {
         self.returned.notify_one();
     }
 
-    /// `lost+found` is about to be removed. The caller holds its lock exclusively.
+    /// `dir`, which may be `lost+found`, is about to be removed. The caller holds its lock exclusively.
     ///
     /// # Errors
     /// `Busy` if a link is in use.
     pub(super) fn retire(&self, dir: &Node) -> Result<()> {
-        let mut guard = self.block.lock();
-        if let Some(block) = guard.as_ref().filter(|block| block.lost_found == dir.ino()) {
-            if block.used > 0 {
-                return Err(Error::Busy);
-            }
-            *guard = None;
+        // Every removal of a directory comes here: only that of `lost+found` meets others.
+        if self.home.load(Ordering::Relaxed) != dir.ino().get() {
+            return Ok(());
         }
+        let mut guard = self.block.lock();
+        if guard.as_ref().is_some_and(|block| block.used > 0) {
+            return Err(Error::Busy);
+        }
+        *guard = None;
+        self.home.store(0, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -156,12 +162,10 @@ pub(super) fn set_up(mount: &Arc<Mount>) -> Result<()> {
             mark: Mark::default(),
         })
         .collect();
-    *mount.temporaries.block.lock() = Some(Block {
-        lost_found: lost_found.ino(),
-        at,
-        free,
-        used: 0,
-    });
+    let block = Block { at, free, used: 0 };
+    *mount.temporaries.block.lock() = Some(block);
+    let home = &mount.temporaries.home;
+    home.store(lost_found.ino().get(), Ordering::Relaxed);
     Ok(())
 }
 
