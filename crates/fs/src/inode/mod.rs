@@ -69,7 +69,9 @@ enum Life {
     Dead = 2,
 }
 
-/// One in-core inode. See the module's documentation.
+/// One in-core inode. See the module's documentation. On cache lines of its own: directories that different threads work in must
+/// not meet at the counts of their locks.
+#[repr(align(64))]
 pub(crate) struct Node {
     record: Arc<Record>,
     file_type: FileType,
