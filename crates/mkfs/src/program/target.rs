@@ -356,7 +356,9 @@ fn user_of(path: &Path) -> Option<String> {
         .unwrap_or_default()
         .lines()
     {
+        // A source may be any word: only a whole path says which file is meant.
         if first_word(line)
+            .filter(|source| source.is_absolute())
             .and_then(|source| std::fs::canonicalize(source).ok())
             .as_deref()
             == Some(&path)
