@@ -12,5 +12,6 @@ mod judge;
 mod matrix;
 mod merge;
 mod program;
+mod refusals;
 mod tree;
 mod trees;
