@@ -44,6 +44,8 @@ bench:
 	$(CARGO) build --release -q -p ext2dax-cli
 	$(CARGO) run --release -q -p ext2dax-benches --bin compare
 	$(CARGO) run --release -q -p ext2dax-benches --bin fsck
+	$(CARGO) build --release -q -p ext2dax-mkfs
+	$(CARGO) run --release -q -p ext2dax-benches --bin mkfs
 
 fuzz:
 	.ci/fuzz $(T)
@@ -60,6 +62,10 @@ install:
 	$(CARGO) build --release --locked -p ext2dax-mkfs -p ext2dax-fsck -p ext2dax-cli
 	$(CARGO) run -q --release --locked -p ext2dax-mkfs --example mkfs-man > target/mkfs.ext2dax.8
 	$(CARGO) run -q --release --locked -p ext2dax-fsck --example fsck-man > target/fsck.ext2dax.8
+	$(CARGO) run -q --release --locked -p ext2dax-cli --example man target/man
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 644 target/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
+	install -D -m 644 target/man/mount.ext2dax.8 $(DESTDIR)$(PREFIX)/share/man/man8/mount.ext2dax.8
 	install -D -m 644 target/mkfs.ext2dax.8 $(DESTDIR)$(PREFIX)/share/man/man8/mkfs.ext2dax.8
 	install -D -m 644 target/fsck.ext2dax.8 $(DESTDIR)$(PREFIX)/share/man/man8/fsck.ext2dax.8
 	install -D target/release/ext2dax $(DESTDIR)$(PREFIX)/bin/ext2dax

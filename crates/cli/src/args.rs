@@ -33,7 +33,26 @@ pub(crate) enum Command {
     /// Show free space and inodes
     Df(Df),
     /// Mount the image on a directory, for any program to use
+    ///
+    /// Root is not needed where `fusermount3` is installed. The command returns when the mount is there, and leaves a server
+    /// behind that ends with it: by `umount DIR`, `fusermount3 -u DIR`, or a signal (TERM, INT, HUP). The image is marked
+    /// clean then.
+    ///
+    /// Called as mount.ext2dax or mount.fuse.ext2dax, which `make install` sets up as links, it takes the arguments of a
+    /// helper of mount(8), for fstab: `/srv/disk.img /mnt fuse.ext2dax noauto,user 0 0`.
+    #[command(after_long_help = mount_options())]
     Mount(Mount),
+}
+
+/// The list of mount options, in the form that clap gives to options.
+fn mount_options() -> String {
+    let listed = ext2dax_fuse::LISTED_OPTIONS
+        .iter()
+        .map(|(words, meaning)| format!("  {words}\n          {meaning}\n"));
+    format!(
+        "Mount options (-o), the last word of a kind counts:\n{}\nWhat cannot be done is refused by name, with the reason.",
+        listed.collect::<Vec<_>>().join("\n")
+    )
 }
 
 #[derive(Debug, clap::Args)]
@@ -84,19 +103,6 @@ pub(crate) struct Df {
     pub(crate) image: PathBuf,
 }
 
-/// Root is not needed where `fusermount3` is installed. The command returns when the mount is there, and leaves a server
-/// behind that ends with it: by `umount DIR`, `fusermount3 -u DIR`, or a signal (TERM, INT, HUP). The image is marked
-/// clean then.
-///
-/// Options (-o): ro rw offset=BYTES acl noacl user_xattr bsddf minixdf errors=continue|remount-ro fakeroot norecovery
-/// reclaim (after a crash, what has leaked is given back first, and the image ends clean) kernel no_default_opts
-/// allow_other default_permissions threads=N follow (on by default, with CAP_SYS_NICE: the server runs on the processor
-/// of a program that asks one thing after the other) grpid sysvgroups resuid=UID resgid=GID suid dev exec atime noatime
-/// sync dirsync fsname=NAME subtype=TYPE writeback_cache, and those that start with no where
-/// that makes sense. An option that cannot be done is refused by name.
-///
-/// Called as mount.ext2dax or mount.fuse.ext2dax, which `make install` sets up as links, it takes the arguments of a
-/// helper of mount(8), for fstab: `/srv/disk.img /mnt fuse.ext2dax noauto,user 0 0`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Mount {
     /// File or device with the image

@@ -38,5 +38,5 @@ pub mod server;
 mod session;
 
 pub use mount::{KernelOptions, directory};
-pub use options::{Options, Refusal};
+pub use options::{LISTED as LISTED_OPTIONS, Options, Refusal};
 pub use session::{Ender, MountError, Mounted, ServeOptions, mount};

@@ -12,6 +12,10 @@ use crate::mount::KernelOptions;
 use crate::server::Behaviour;
 use crate::session::ServeOptions;
 
+mod listed;
+
+pub use listed::LISTED;
+
 /// Event loops unless told otherwise, at most: more do not make one image faster.
 const DEFAULT_THREADS: usize = 8;
 

@@ -173,3 +173,16 @@ fn what_is_no_image_is_named_and_wrong_usage_is_status_two() {
         Some(2)
     );
 }
+
+#[test]
+fn the_help_of_mount_names_every_option() {
+    let help = Command::new(env!("CARGO_BIN_EXE_ext2dax"))
+        .args(["mount", "--help"])
+        .output()
+        .expect("the tool runs");
+    let help = stdout(&help);
+    assert!(!ext2dax_fuse::LISTED_OPTIONS.is_empty());
+    for (words, _) in ext2dax_fuse::LISTED_OPTIONS {
+        assert!(help.contains(words), "{words} is not in:\n{help}");
+    }
+}
