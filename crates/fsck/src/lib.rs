@@ -147,6 +147,17 @@ pub fn check(pmem: &Pmem, options: &CheckOptions) -> Result<Report, Error> {
     Ok(check_image(&Image::new(pmem.clone()), options)?.report)
 }
 
+/// Looks at what every mount and every check starts from, in time that depends on the number of groups alone: superblock,
+/// descriptors, orphan list, journal, resize inode. An image that is marked clean may be believed if nothing is found.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_preamble(pmem: &Pmem, options: &CheckOptions) -> Result<Vec<Finding>, Error> {
+    let mut findings = Vec::new();
+    preamble::run(&Image::new(pmem.clone()), options, &mut findings)?;
+    Ok(findings)
+}
+
 pub(crate) fn check_image(image: &Image, options: &CheckOptions) -> Result<Checked, Error> {
     let mut findings = Vec::new();
     let mut times = Vec::new();
@@ -159,12 +170,7 @@ pub(crate) fn check_image(image: &Image, options: &CheckOptions) -> Result<Check
     let progress = &options.progress;
     progress.found(0);
     let cancel = &options.cancel;
-    let volume = open::open(image, options, &mut findings)?;
-    preamble::check_group_flags(image, &volume, &mut findings);
-    preamble::check_journal(image, &volume, &mut findings);
-    preamble::check_quota(image, &volume, &mut findings);
-    preamble::check_resize_inode(image, &volume, &mut findings);
-    let orphans = preamble::check_orphans(image, &volume, &mut findings);
+    let (volume, orphans) = preamble::run(image, options, &mut findings)?;
     lap(Pass::Preamble);
     progress.found(findings.len());
     let hands = Hands {

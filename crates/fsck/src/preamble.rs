@@ -1,12 +1,14 @@
-//! What the superblock points to: orphan list, resize inode, journal.
+//! What every check starts from: the superblock, and what it points to: descriptors, orphan list, resize inode, journal.
 
+use crate::CheckOptions;
 use crate::census::{Census, Kind};
 use crate::dirs;
+use crate::error::Error;
 use crate::finding::Finding;
 use crate::fix::{Fix, Patch};
 use crate::image::Image;
 use crate::layout::{SUPER_AT, feature};
-use crate::open::Volume;
+use crate::open::{self, Volume};
 use crate::problem::Code;
 use crate::scan::{self, Subject, TreeWalk, Visit, field};
 
@@ -18,8 +20,23 @@ const MIN_JOURNAL_BLOCKS: u64 = 1024;
 /// `s_usr_quota_inum`, `s_grp_quota_inum` and `s_prj_quota_inum`.
 const QUOTA_INODES: [u64; 3] = [576, 580, 620];
 
+/// Opens the image, and returns the members of the orphan list in the order of their numbers as well.
+pub(crate) fn run(
+    image: &Image,
+    options: &CheckOptions,
+    findings: &mut Vec<Finding>,
+) -> Result<(Volume, Vec<u32>), Error> {
+    let volume = open::open(image, options, findings)?;
+    check_group_flags(image, &volume, findings);
+    check_journal(image, &volume, findings);
+    check_quota(image, &volume, findings);
+    check_resize_inode(image, &volume, findings);
+    let orphans = check_orphans(image, &volume, findings);
+    Ok((volume, orphans))
+}
+
 /// Group flags of ext4: without the feature for them no group is uninitialised.
-pub(crate) fn check_group_flags(image: &Image, volume: &Volume, findings: &mut Vec<Finding>) {
+fn check_group_flags(image: &Image, volume: &Volume, findings: &mut Vec<Finding>) {
     let layout = &volume.layout;
     for group in 0..layout.groups {
         let flags = image.le16(layout.desc_at(group, volume.copy) + 18);
@@ -37,11 +54,7 @@ pub(crate) fn check_group_flags(image: &Image, volume: &Volume, findings: &mut V
 }
 
 /// Follows the orphan list and returns its members in the order of their numbers.
-pub(crate) fn check_orphans(
-    image: &Image,
-    volume: &Volume,
-    findings: &mut Vec<Finding>,
-) -> Vec<u32> {
+fn check_orphans(image: &Image, volume: &Volume, findings: &mut Vec<Finding>) -> Vec<u32> {
     let layout = &volume.layout;
     let may_be_listed = |ino: u32| (layout.first_ino..=layout.inodes).contains(&ino);
     let mut members = Vec::new();
@@ -84,7 +97,7 @@ pub(crate) fn check_orphans(
 
 /// The inode that owns the descriptor blocks reserved for growing. Linux `ext4/super.rst` and `ext4/special_inodes.rst`;
 /// the order of the blocks in its double indirect block is that of resize2fs.
-pub(crate) fn check_resize_inode(image: &Image, volume: &Volume, findings: &mut Vec<Finding>) {
+fn check_resize_inode(image: &Image, volume: &Volume, findings: &mut Vec<Finding>) {
     let layout = &volume.layout;
     let Some(at) = volume.inode_at(RESIZE_INO) else {
         return;
@@ -148,7 +161,7 @@ fn resize_map_fits(image: &Image, volume: &Volume, double: u32) -> bool {
 }
 
 /// The journal of an ext3 file system is left alone, but its feature, its fields and its inode have to fit each other.
-pub(crate) fn check_journal(image: &Image, volume: &Volume, findings: &mut Vec<Finding>) {
+fn check_journal(image: &Image, volume: &Volume, findings: &mut Vec<Finding>) {
     let layout = &volume.layout;
     let sb = &volume.sb;
     let external = sb.s_journal_dev.get() != 0 || sb.s_journal_uuid != [0; 16];
@@ -183,7 +196,7 @@ pub(crate) fn check_journal(image: &Image, volume: &Volume, findings: &mut Vec<F
 }
 
 /// Quota inodes are nothing that an ext2 file system has; whoever believes these fields takes ordinary files for them.
-pub(crate) fn check_quota(image: &Image, volume: &Volume, findings: &mut Vec<Finding>) {
+fn check_quota(image: &Image, volume: &Volume, findings: &mut Vec<Finding>) {
     for field in QUOTA_INODES {
         let ino = image.le32(volume.sb_at + field);
         if ino != 0 {

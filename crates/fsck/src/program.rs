@@ -13,8 +13,8 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use ext2dax_fsck::{
-    BadBlocks, CheckOptions, Error, Finding, Report, Undo, check, list_bad_blocks, optimize, preen,
-    repair,
+    BadBlocks, CheckOptions, Error, Finding, Report, Undo, check, check_preamble, list_bad_blocks,
+    optimize, preen, repair,
 };
 use ext2dax_pmem::{Access, FileRegion, Pmem};
 
@@ -79,6 +79,8 @@ fn fsck(options: &Options) -> Result<u8, String> {
     }
     if !options.force
         && let Some(line) = output::clean_line(&pmem, &options.image)
+        // Whoever marked it clean may not have seen that it was cut short since.
+        && check_preamble(&pmem, &CheckOptions::default()).is_ok_and(|found| found.is_empty())
     {
         output::say(options, &line);
         return Ok(status::CLEAN);

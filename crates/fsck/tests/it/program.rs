@@ -487,3 +487,37 @@ fn only_chosen_codes_are_repaired() {
         assert_eq!(counts(&text), shown, "{args:?}: {text}");
     }
 }
+
+/// The mark is believed where superblock and descriptors can be; else a check follows without being asked for.
+#[test]
+fn an_image_that_is_marked_clean_is_looked_at_all_the_same() {
+    if !have("mke2fs") {
+        return;
+    }
+    let dir = scratch();
+    let options = ["-t", "ext2", "-b", "1024"];
+    let short = image(&dir.path().join("short"), &options);
+    fs::File::options()
+        .write(true)
+        .open(&short)
+        .and_then(|file| file.set_len(3 << 20))
+        .unwrap();
+    for mode in ["-n", "-p", "-y"] {
+        let output = fsck(&[mode, &short]);
+        assert_eq!(output.status.code(), Some(8), "{}", text(&output));
+        assert!(
+            text(&output).contains("1024 blocks are missing"),
+            "{}",
+            text(&output)
+        );
+    }
+    let moved = image(&dir.path().join("moved"), &options);
+    assert!(text(&fsck(&["-n", &moved])).contains(": clean, "));
+    // The inode table of the first group: bytes 8 to 11 of its descriptor in block 2.
+    poke(&moved, 2 * 1024 + 8, 1);
+    let output = fsck(&["-n", &moved]);
+    assert_eq!(output.status.code(), Some(4), "{}", text(&output));
+    assert!(!text(&output).contains(": clean, "), "{}", text(&output));
+    assert_eq!(status(&["-y", &moved]), 1);
+    assert_eq!(status(&["-n", &moved]), 0);
+}
