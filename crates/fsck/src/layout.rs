@@ -249,9 +249,10 @@ impl Layout {
         u64::from(block) << (10 + self.block_log)
     }
 
-    /// Whether a block number of the medium may be that of a data block.
+    /// Whether a block number of the medium may be that of a data block. Block 0 never is: as a pointer it means a hole,
+    /// and it holds the boot block and, in blocks of more than 1 KiB, the superblock.
     pub(crate) fn holds(&self, block: u32) -> bool {
-        (self.first_data_block..self.blocks).contains(&block)
+        (1..self.blocks).contains(&block)
     }
 
     pub(crate) fn group_first(&self, group: u32) -> u32 {
