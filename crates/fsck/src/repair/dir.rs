@@ -1,13 +1,10 @@
 //! Repairs inside directories.
 
-use hashbrown::HashMap;
-
 use super::space::Space;
 use crate::Checked;
 use crate::census::Kind;
 use crate::connect::dotdot_at;
 use crate::dirs::{self, Entry, decode_rec_len};
-use crate::finding::Finding;
 use crate::fix::Patch;
 use crate::image::Image;
 use crate::layout::{Layout, ROOT_INO};
@@ -298,112 +295,6 @@ pub(super) fn find(image: &Image, checked: &Checked, dir: u32, name: &[u8]) -> O
         .into_iter()
         .find(|(found, ino)| found == name && *ino != 0)
         .map(|(_, ino)| ino)
-}
-
-/// The names of the directory in work, so that many repairs in one directory read it once.
-#[derive(Debug, Default)]
-pub(super) struct Renames {
-    dir: u32,
-    /// Which inodes each name leads to.
-    names: HashMap<Vec<u8>, Vec<u32>>,
-    /// How often an entry has been met whose name leads to the same inode as one before.
-    repeated: HashMap<(u32, Vec<u8>), u32>,
-}
-
-impl Renames {
-    fn enter(&mut self, image: &Image, checked: &Checked, dir: u32) {
-        if self.dir == dir {
-            return;
-        }
-        *self = Self {
-            dir,
-            ..Self::default()
-        };
-        for (name, ino) in names(image, checked, dir) {
-            if ino != 0 {
-                self.names.entry(name).or_default().push(ino);
-            }
-        }
-    }
-
-    fn forget(&mut self, name: &[u8], ino: u32) {
-        if let Some(inodes) = self.names.get_mut(name) {
-            if let Some(at) = inodes.iter().position(|&other| other == ino) {
-                inodes.swap_remove(at);
-            }
-            if inodes.is_empty() {
-                self.names.remove(name);
-            }
-        }
-    }
-
-    /// Gives an entry with a name that cannot be, or is there twice, another name of the same length. A second entry that
-    /// leads to the same inode under the same name goes: nothing is lost with it.
-    pub(super) fn rename(
-        &mut self,
-        image: &Image,
-        checked: &Checked,
-        finding: &Finding,
-        offset: u32,
-    ) -> bool {
-        self.enter(image, checked, finding.parent);
-        let at = checked.volume.layout.at(finding.block) + u64::from(offset);
-        let copies = self.names.get(&finding.name).map_or(0, |inodes| {
-            inodes.iter().filter(|&&ino| ino == finding.ino).count()
-        });
-        // Of three entries under one name e2fsck clears the second and renames the third; so do we.
-        let key = (finding.ino, finding.name.clone());
-        let times = self.repeated.entry(key).or_insert(0);
-        *times += 1;
-        let odd = *times % 2 == 1;
-        self.forget(&finding.name, finding.ino);
-        if copies > 1 && odd {
-            image.patch(Patch::word(at, 0));
-            return true;
-        }
-        let clean: Vec<u8> = finding
-            .name
-            .iter()
-            .map(|&b| if matches!(b, b'/' | 0) { b'.' } else { b })
-            .collect();
-        let dots = clean == b"." || clean == b"..";
-        let Some(name) = unique(clean, &self.names, dots) else {
-            image.patch(Patch::word(at, 0));
-            return true;
-        };
-        for (i, &byte) in (0_u64..).zip(&name) {
-            image.patch(Patch::byte(at + 8 + i, byte));
-        }
-        self.names.entry(name).or_default().push(finding.ino);
-        true
-    }
-}
-
-/// `name`, or the first of the same length with `~0`, `~1` ... at its end that is not taken.
-fn unique(name: Vec<u8>, taken: &HashMap<Vec<u8>, Vec<u32>>, must_change: bool) -> Option<Vec<u8>> {
-    if !must_change && !taken.contains_key(&name) {
-        return Some(name);
-    }
-    for nr in 0..100_000_u32 {
-        let suffix = format!("~{nr}");
-        let keep = match name.len().checked_sub(suffix.len()) {
-            Some(keep) => name.get(..keep)?,
-            // A name of one byte: any other byte that is free.
-            None => {
-                let byte = u8::try_from(nr).ok()?;
-                let other = vec![b'a'.wrapping_add(byte); name.len()];
-                if matches!(other.first(), Some(b'/' | 0 | b'.')) || taken.contains_key(&other) {
-                    continue;
-                }
-                return Some(other);
-            }
-        };
-        let other = [keep, suffix.as_bytes()].concat();
-        if !taken.contains_key(&other) {
-            return Some(other);
-        }
-    }
-    None
 }
 
 /// Enters a name into a directory: into an empty entry, behind a short one, or into a new block. Blocks before `first` are
