@@ -198,7 +198,8 @@ pub(crate) fn check_image(image: &Image, options: &CheckOptions) -> Result<Check
     lap(Pass::Bitmaps);
     armed::excuse(image, &volume, &mut findings);
     paths::fill(image, &volume, &census, &mut findings);
-    let report = Report::new(findings, Summary::new(&volume, &census), times);
+    let summary = Summary::new(&volume, &census, &findings);
+    let report = Report::new(findings, summary, times);
     Ok(Checked {
         volume,
         census,

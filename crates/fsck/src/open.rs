@@ -8,7 +8,7 @@ use ext2dax_format::{FileType, RawSuperblock};
 use crate::finding::Finding;
 use crate::fix::{Fix, Patch};
 use crate::image::Image;
-use crate::layout::{Layout, SUPER_AT, Unfit};
+use crate::layout::{Layout, SUPER_AT, Unfit, feature};
 use crate::problem::Code;
 use crate::{CheckOptions, Error};
 
@@ -337,9 +337,15 @@ fn load_with(
     sb: RawSuperblock,
     sb_at: u64,
     copy: u32,
-    layout: Layout,
+    mut layout: Layout,
 ) -> (Volume, Vec<Finding>) {
     let mut wrong = Vec::new();
+    if let Some(right) = right_reserved(image, &layout, copy) {
+        let finding = Finding::new(Code::SuperReserved);
+        let fix = Fix::half(SUPER_AT + 206, u16::try_from(right).unwrap_or(0));
+        wrong.push(finding.found(layout.reserved_gdt).expected(right).fix(fix));
+        layout.reserved_gdt = right;
+    }
     let mut places = Vec::with_capacity(layout.groups as usize);
     for group in 0..layout.groups {
         let at = layout.desc_at(group, copy);
@@ -393,6 +399,47 @@ fn load_with(
         },
         wrong,
     )
+}
+
+/// The superblock reserves so many descriptor blocks that they meet the groups' own blocks. If the resize inode, which owns
+/// them, has fewer, and those meet nothing, it is right: to believe the superblock is to move a whole inode table away.
+fn right_reserved(image: &Image, layout: &Layout, copy: u32) -> Option<u32> {
+    if layout.reserved_gdt == 0 || layout.incompat & feature::INCOMPAT_META_BG != 0 {
+        return None;
+    }
+    let mut room = layout.reserved_gdt;
+    for group in (0..layout.groups).filter(|&group| layout.has_super(group)) {
+        let first = layout.group_first(group);
+        let table = first.saturating_add(1 + layout.desc_blocks);
+        let at = layout.desc_at(group, copy);
+        for block in [0, 4, 8].map(|field| image_word(image, layout, at + field)) {
+            if (table..first.saturating_add(layout.group_len(group))).contains(&block) {
+                room = room.min(block - table);
+            }
+        }
+    }
+    if room == layout.reserved_gdt {
+        return None;
+    }
+    let inodes = image_word(image, layout, layout.desc_at(0, copy) + 8);
+    if !layout.holds(inodes)
+        || !layout.holds(inodes.saturating_add(6 * layout.inode_size / layout.block_size))
+    {
+        return None;
+    }
+    let resize = image.inode(layout.at(inodes) + 6 * u64::from(layout.inode_size));
+    let double = resize.i_block[13].get();
+    if !layout.holds(double) {
+        return None;
+    }
+    let reserved = layout.first_data_block + 1 + layout.desc_blocks;
+    let slot = |i: u32| {
+        let slot = (layout.desc_blocks + i) % layout.addrs();
+        image.le32(layout.at(double) + u64::from(slot) * 4)
+    };
+    let right = (0..=room).take_while(|&i| slot(i) == reserved + i).count();
+    let right = u32::try_from(right).ok()?;
+    (right <= room && slot(right) == 0).then_some(right)
 }
 
 /// A word of a descriptor, or 0 if the descriptor lies outside the file system.

@@ -114,6 +114,8 @@ problems! {
         "superblock counts {found} inodes, its groups hold {expected}" => "store the number of the groups";
     SuperInodesPerGroup "p0.super.inodes-per-group" Preamble Damage Manual
         "the superblock has {found} inodes a group; the count of all and the bitmaps have {expected}" => "store what they have";
+    SuperReserved "p0.super.reserved-blocks" Preamble Damage Manual
+        "{found} descriptor blocks are reserved, which meets the groups' own blocks; the resize inode has {expected}" => "store what it has";
     DescFromBackup "p0.group.from-backup" Preamble Damage Manual
         "the primary group descriptors are bad, those of the backup at block {block} are good" => "restore them from the backup";
     GroupBlockBitmap "p0.group.block-bitmap" Preamble Damage Manual
@@ -126,19 +128,25 @@ problems! {
         "group {group} is marked uninitialised ({found}), but the file system has no such groups" => "clear the marks";
     JournalUnexpected "p0.journal.unexpected" Preamble Damage Safe
         "the superblock names a journal, but the has_journal feature is not set" => "clear the journal fields";
-    JournalMissing "p0.journal.missing" Preamble Damage Manual
+    JournalMissing "p0.journal.missing" Preamble Damage Safe
         "the has_journal feature is set, but inode {ino} is no valid journal" => "clear the feature";
+    JournalSuper "p0.journal.superblock" Preamble Damage Safe
+        "the journal's superblock is corrupt: {name} is {found}" => "store the right value and call the journal empty";
+    JournalUnknown "p0.journal.unknown" Preamble Damage Manual
+        "the journal has features or a version that nobody here knows: {name} is {found}" => "none";
     QuotaUnexpected "p0.quota.unexpected" Preamble Damage Safe
         "the superblock names inode {ino} for quotas, but the quota feature is not set" => "clear the field";
     ResizeReserved "p0.resize.reserved-blocks" Preamble Damage Manual
         "{found} descriptor blocks are reserved without the resize_inode feature" => "store 0";
+    ResizeMetaBg "p0.resize.meta-bg" Preamble Damage Manual
+        "resize_inode and meta_bg are both set and do not go together" => "clear resize_inode";
     ResizeNotClear "p0.resize.not-clear" Preamble Damage Safe
         "the resize inode has blocks, but the resize_inode feature is not set" => "clear the inode";
     ResizeInvalid "p0.resize.invalid" Preamble Damage Safe
         "the resize inode is not valid" => "make it again";
-    OrphanHead "p0.orphan.head" Preamble Damage Manual
+    OrphanHead "p0.orphan.head" Preamble Damage Safe
         "the orphan list starts at inode {found}, which cannot be on it" => "clear the head of the list";
-    OrphanLink "p0.orphan.link" Preamble Damage Manual
+    OrphanLink "p0.orphan.link" Preamble Damage Safe
         "orphan inode {ino} continues at inode {found}, which cannot be on the list" => "cut the list there";
     OrphanListed "p0.orphan.listed" Preamble Residue Safe
         "inode {ino} is on the orphan list: its removal or truncation was interrupted" => "complete it";
@@ -159,6 +167,8 @@ problems! {
         "block {block}, which holds the superblock or its descriptors, is on the bad block list" => "take it off the list";
     BadBlocksGroup "p1.bad-blocks.group" Inodes Damage Manual
         "block {block} of the {name} of group {group} is on the bad block list" => "move it to another place";
+    BadBlocksOwn "p1.bad-blocks.own" Inodes Damage Manual
+        "block {block}, which holds the bad block list, is on that list" => "take it off the list";
     ReservedMode "p1.reserved.mode" Inodes Damage Safe
         "reserved inode {ino} has mode {found}" => "store mode 0";
     JournalMode "p1.journal.mode" Inodes Damage Safe
@@ -174,7 +184,7 @@ problems! {
     FlagCasefold "p1.flag.casefold" Inodes Damage Safe
         "inode {ino} has the casefold flag, but the file system has no casefolding" => "clear the flag";
     FlagEncrypt "p1.flag.encrypt" Inodes Damage Manual
-        "inode {ino} has the encrypt flag, but no encryption attribute" => "clear the inode";
+        "inode {ino} has the encrypt flag, but no encryption attribute" => "clear the flag";
     FlagImagic "p1.flag.imagic" Inodes Damage Manual
         "inode {ino} has the imagic flag" => "clear the flag";
     FlagSpecial "p1.flag.special" Inodes Damage Manual

@@ -15,6 +15,7 @@ mod inode;
 mod lost_found;
 mod optimize;
 mod orphan;
+mod renames;
 mod space;
 
 use hashbrown::HashSet;
@@ -27,7 +28,7 @@ use crate::finding::Finding;
 use crate::fix::{Fix, Patch};
 use crate::image::Image;
 use crate::layout::SUPER_AT;
-use crate::problem::Code;
+use crate::problem::{Code, Severity};
 use crate::report::Report;
 use crate::{CheckOptions, Checked, Error, check_image};
 
@@ -280,9 +281,12 @@ fn stage(checked: &Checked, finding: &Finding) -> u8 {
         | Code::SuperField
         | Code::SuperInodesCount
         | Code::SuperInodesPerGroup
+        | Code::SuperReserved
         | Code::DescFromBackup => 0,
         Code::BadBlocksGroup => 1,
         Code::OrphanHead | Code::OrphanLink => 2,
+        // An orphan's reference goes first: when it is gone, nothing says any more why the count was too high.
+        Code::XattrRefcount if finding.severity == Severity::Residue => 2,
         Code::OrphanListed => 3,
         Code::BlockRange | Code::BlockTooFar | Code::DirHole
             if in_shared_block(checked, finding) =>
@@ -328,7 +332,7 @@ fn apply(image: &Image, checked: &Checked, todo: &[Finding]) -> Vec<bool> {
     let mut seen_groups = HashSet::new();
     let mut orphans_done = false;
     let mut resize_done = false;
-    let mut renames = dir::Renames::default();
+    let mut renames = renames::Renames::default();
     let mut home = lost_found::Home::default();
     todo.iter()
         .map(|finding| match &finding.fix {

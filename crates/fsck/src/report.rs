@@ -6,6 +6,7 @@ use crate::census::{Census, Counts};
 use crate::finding::Finding;
 use crate::layout::feature;
 use crate::open::Volume;
+use crate::preamble;
 use crate::problem::{Pass, Preen, Severity};
 
 /// Numbers of the file system, counted and not copied from the superblock.
@@ -30,7 +31,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    pub(crate) fn new(volume: &Volume, census: &Census) -> Self {
+    pub(crate) fn new(volume: &Volume, census: &Census, findings: &[Finding]) -> Self {
         let layout = &volume.layout;
         Self {
             inodes_used: census.counts.inodes(),
@@ -39,7 +40,7 @@ impl Summary {
             blocks: layout.blocks.into(),
             block_size: layout.block_size,
             counts: census.counts,
-            needs_recovery: layout.incompat & feature::INCOMPAT_RECOVER != 0,
+            needs_recovery: preamble::needs_replay(volume, findings),
             unknown_compat: layout.compat & !feature::COMPAT_KNOWN,
         }
     }

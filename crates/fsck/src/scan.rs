@@ -149,7 +149,7 @@ pub(crate) fn run(
     }
     census.inodes.set_known(known);
     xattrs.sort_unstable();
-    xattr::check_blocks(image, volume, &census, &xattrs, findings);
+    xattr::check_blocks((image, volume), &census, &xattrs, orphans, findings);
     if census.counts.large != 0 {
         check_large_file(volume, findings);
     }

@@ -80,9 +80,8 @@ impl Home {
         let home = match self.ino {
             Some(home) => home,
             None => {
-                let Some(home) = lost_found(image, checked, space) else {
-                    return false;
-                };
+                // Better in the root directory than nowhere.
+                let home = lost_found(image, checked, space).unwrap_or(ROOT_INO);
                 let names = dir::names(image, checked, home).into_iter();
                 self.taken = names
                     .filter(|(_, ino)| *ino != 0)
@@ -142,17 +141,14 @@ fn lost_found(image: &Image, checked: &Checked, space: &mut Space<'_>) -> Option
         // Something else has the name. If it has no other, it moves in like everything that has none.
         drop_name(image, checked);
     }
+    // Its own block, and one for the root directory should that be full: an inode that is taken in vain is a leak.
+    if !space.has(2) {
+        return None;
+    }
     let ino = space.inode()?;
     if !make_directory(image, checked, space, ino, ROOT_INO, 0o040_700) {
         return None;
     }
-    dir::insert(
-        image,
-        checked,
-        space,
-        ROOT_INO,
-        (NAME, ino, Kind::DIRECTORY.0),
-        &mut 0,
-    )
-    .then_some(ino)
+    let entry = (NAME, ino, Kind::DIRECTORY.0);
+    dir::insert(image, checked, space, ROOT_INO, entry, &mut 0).then_some(ino)
 }

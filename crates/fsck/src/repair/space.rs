@@ -69,12 +69,18 @@ impl<'a> Space<'a> {
         let group = volume.layout.group_of_block(block);
         let bitmap = volume.places.get(group as usize)?.block_bitmap;
         let bit = block.checked_sub(volume.layout.group_first(group))?;
-        (bitmap != 0).then(|| {
+        (bitmap != 0 && !self.is_claimed(bitmap)).then(|| {
             (
                 volume.layout.at(bitmap) + u64::from(bit / 8),
                 1 << (bit % 8),
             )
         })
+    }
+
+    /// Whether a file claims the bitmap's block: until it has a copy of its own, what stands there is the file's. Pass 5
+    /// writes the bits afterwards.
+    fn is_claimed(&self, bitmap: u32) -> bool {
+        self.checked.census.shared.test(bitmap)
     }
 
     fn marked(&self, block: u32) -> bool {
@@ -102,7 +108,7 @@ impl<'a> Space<'a> {
         self.taken_inodes.push(ino);
         let group = layout.group_of_ino(ino);
         let bitmap = volume.places.get(group as usize)?.inode_bitmap;
-        if bitmap != 0 {
+        if bitmap != 0 && !self.is_claimed(bitmap) {
             let bit = (ino - 1) % layout.inodes_per_group;
             let at = layout.at(bitmap) + u64::from(bit / 8);
             self.image

@@ -1,5 +1,7 @@
 //! The blocks of an inode, and what they say about `i_size`, `i_blocks` and the index flag.
 
+use hashbrown::HashSet;
+
 use super::inode::{BAD_INO, RESIZE_INO, Subject, field, flag};
 use super::tree::{Slot, TreeWalk, Visit};
 use super::{GroupScan, xattr};
@@ -13,9 +15,15 @@ use crate::problem::Code;
 /// The list of bad blocks: every block of it is taken, and none may hold metadata.
 pub(super) fn walk_bad_blocks(subject: &Subject<'_>, out: &mut GroupScan) {
     let scan = subject.scan;
+    let own = blocks_of_the_list(subject);
     let mut walk = TreeWalk::new(subject, Kind::REGULAR, &mut out.findings);
     walk.is_bad_blocks = true;
     walk.run(&mut |findings, slot: Slot| {
+        if slot.level == 0 && own.contains(&slot.block) {
+            let finding = Finding::new(Code::BadBlocksOwn).ino(BAD_INO);
+            findings.push(finding.block(slot.block).fix(Fix::word(slot.at, 0)));
+            return Visit::Seen;
+        }
         if let (Some(metadata), 0) = (scan.volume.metadata(slot.block), slot.level) {
             findings.extend(bad_metadata(scan.volume, metadata, slot));
             return Visit::Seen;
@@ -26,6 +34,28 @@ pub(super) fn walk_bad_blocks(subject: &Subject<'_>, out: &mut GroupScan) {
             Visit::Claimed
         }
     });
+}
+
+/// The indirect blocks that hold the list of bad blocks.
+fn blocks_of_the_list(subject: &Subject<'_>) -> HashSet<u32> {
+    let mut own = HashSet::new();
+    if subject
+        .raw
+        .i_block
+        .iter()
+        .skip(12)
+        .all(|block| block.get() == 0)
+    {
+        return own;
+    }
+    let mut ignored = Vec::new();
+    let mut walk = TreeWalk::new(subject, Kind::REGULAR, &mut ignored);
+    walk.is_bad_blocks = true;
+    walk.run(&mut |_, slot: Slot| {
+        let new = slot.level != 0 && own.insert(slot.block);
+        if new { Visit::Claimed } else { Visit::Seen }
+    });
+    own
 }
 
 /// A bad block under the file system's own structures: bitmaps and tables can move away from it, the primary superblock and

@@ -306,7 +306,7 @@ fn check_reserved(subject: &Subject<'_>, buffer: &mut [u8], out: &mut GroupScan)
                 Code::QuotaNotClear
             };
             out.findings.push(subject.finding(code).fix(Fix::ZeroInode));
-            return if raw.i_links_count.get() == 0 {
+            return if raw.i_links_count.get() == 0 || subject.ino == JOURNAL_INO {
                 Some(Kind::RESERVED)
             } else {
                 None

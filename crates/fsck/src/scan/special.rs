@@ -21,9 +21,9 @@ pub(super) fn kind(subject: &Subject<'_>, buffer: &mut [u8], out: &mut GroupScan
         return kind;
     }
     if subject.has(flag::ENCRYPT) {
+        let fix = subject.clear_flags(flag::ENCRYPT);
         out.findings
-            .push(subject.finding(Code::FlagEncrypt).fix(Fix::ClearInode));
-        return kind;
+            .push(subject.finding(Code::FlagEncrypt).fix(fix));
     }
     match kind {
         Kind::REGULAR | Kind::DIRECTORY => {}
@@ -75,23 +75,9 @@ fn check_special_flags(subject: &Subject<'_>, out: &mut GroupScan) {
     }
 }
 
-/// Blocks other than the attribute block.
-fn data_sectors(subject: &Subject<'_>) -> u64 {
-    let layout = &subject.scan.volume.layout;
-    let xattr = if subject.raw.i_file_acl.get() != 0 {
-        layout.block_size / 512
-    } else {
-        0
-    };
-    u64::from(subject.raw.i_blocks.get()).wrapping_sub(u64::from(xattr))
-}
-
+/// A count of blocks or an index flag says nothing about what the inode is: they are repaired by themselves, as blocks
+/// behind the first one of a link are.
 fn valid_device(subject: &Subject<'_>) -> bool {
-    // The Hurd's count is its own, as in files.
-    let hurd = subject.scan.volume.layout.hurd;
-    if (!hurd && data_sectors(subject) != 0) || subject.has(flag::INDEX) {
-        return false;
-    }
     // Old drivers left rubbish behind the device number; only with the two flags below is it a sign of damage.
     let rubbish = subject
         .raw
@@ -104,10 +90,7 @@ fn valid_device(subject: &Subject<'_>) -> bool {
 
 fn valid_symlink(subject: &Subject<'_>, buffer: &mut [u8]) -> bool {
     let size = subject.size();
-    if size == 0
-        || size > u64::from(u32::MAX)
-        || subject.has(flag::INDEX | flag::INLINE | flag::EXTENTS)
-    {
+    if size == 0 || size > u64::from(u32::MAX) || subject.has(flag::INLINE | flag::EXTENTS) {
         return false;
     }
     let layout = &subject.scan.volume.layout;
@@ -115,14 +98,7 @@ fn valid_symlink(subject: &Subject<'_>, buffer: &mut [u8]) -> bool {
         return is_text(subject);
     }
     let block = subject.raw.i_block[0].get();
-    if !layout.holds(block)
-        || subject
-            .raw
-            .i_block
-            .iter()
-            .skip(1)
-            .any(|block| block.get() != 0)
-    {
+    if !layout.holds(block) {
         return false;
     }
     subject.scan.image.read(layout.at(block), buffer);
