@@ -20,6 +20,11 @@ pub(crate) const EXPLAINED: &[(&str, Finder, &str)] = &[
         "e2fsck -n asks whether to clear the resize inode, and exits 0",
     ),
     (
+        "p0.resize.meta-bg",
+        Finder::Ours,
+        "e2fsck -n asks whether to clear resize_inode, and exits 0",
+    ),
+    (
         "p0.resize.reserved-blocks",
         Finder::Ours,
         "e2fsck -n asks whether to store 0, and exits 0",

@@ -76,18 +76,25 @@ impl Lab {
         self.get(self.at(path) + field, 4) * self.target.block_size
     }
 
-    /// Byte offset of an entry in the first block of a directory.
+    /// Byte offset of an entry in one of the direct blocks of a directory.
     pub(crate) fn entry(&self, dir: &str, name: &str) -> usize {
-        let start = self.block(dir, 40);
-        let mut at = start;
-        loop {
-            assert!(at < start + self.target.block_size, "{dir} has no {name}");
-            let len = self.get(at + 6, 1);
-            if self.get(at, 4) != 0 && &self.target.bytes[at + 8..at + 8 + len] == name.as_bytes() {
-                return at;
+        let size = self.target.block_size;
+        for start in (0..12)
+            .map(|i| self.block(dir, 40 + i * 4))
+            .filter(|&start| start != 0)
+        {
+            let mut at = start;
+            while at < start + size {
+                let len = self.get(at + 6, 1);
+                if self.get(at, 4) != 0
+                    && &self.target.bytes[at + 8..at + 8 + len] == name.as_bytes()
+                {
+                    return at;
+                }
+                at += self.get(at + 4, 2);
             }
-            at += self.get(at + 4, 2);
         }
+        panic!("{dir} has no {name}");
     }
 
     /// Byte offset and mask of a bit in a bitmap of group 0: field 0 for blocks, 4 for inodes.
@@ -112,6 +119,46 @@ impl Lab {
         let count = self.target.blocks_in_group(0);
         let free = (0..count).rev().filter(|&bit| !self.is_set(0, bit));
         (free.clone().nth(nth).unwrap() + self.target.first) as u64
+    }
+
+    /// All free blocks of group 0 as its bitmap has them.
+    pub(crate) fn all_free_blocks(&self) -> Vec<u64> {
+        let free = (0..self.target.blocks_in_group(0)).filter(|&bit| !self.is_set(0, bit));
+        free.map(|bit| (bit + self.target.first) as u64).collect()
+    }
+
+    /// Marks a free block as one in use.
+    pub(crate) fn mark(&mut self, block: u64) {
+        let bit = usize::try_from(block).unwrap() - self.target.first;
+        self.flip(0, bit);
+    }
+
+    /// Fills a block with one byte.
+    pub(crate) fn fill(&mut self, block: u64, byte: u8) {
+        let size = self.target.block_size;
+        let at = usize::try_from(block).unwrap() * size;
+        self.target.bytes[at..at + size].fill(byte);
+    }
+
+    /// Stores a field of a group's descriptor in every copy behind a backup superblock.
+    pub(crate) fn in_backups(&mut self, group: usize, field: usize, width: usize, value: u64) {
+        let size = self.target.block_size;
+        let in_group = self.get(1024 + 32, 4);
+        let mut block = self.target.first + in_group;
+        while (block + 2) * size <= self.target.bytes.len() {
+            if self.get(block * size + 56, 2) == 0xEF53 {
+                self.put((block + 1) * size + group * 32 + field, width, value);
+            }
+            block += in_group;
+        }
+    }
+
+    /// The last free inode of group 0, if there is one.
+    pub(crate) fn some_free_inode(&self) -> Option<usize> {
+        let bits = (0..self.target.inodes_per_group).rev();
+        bits.into_iter()
+            .find(|&bit| !self.is_set(4, bit))
+            .map(|bit| bit + 1)
     }
 
     /// A free inode, as a number.

@@ -9,6 +9,7 @@
 mod armed;
 mod bad_blocks;
 mod campaign;
+mod classes;
 mod codes;
 mod findings;
 mod hostile;

@@ -43,7 +43,10 @@ fn describe(node: &Node) -> String {
 }
 
 /// What e2fsck's tree has and ours has not, or has otherwise.
-fn missing(theirs: &BTreeMap<Vec<u8>, Node>, ours: &BTreeMap<Vec<u8>, Node>) -> Vec<String> {
+pub(crate) fn missing(
+    theirs: &BTreeMap<Vec<u8>, Node>,
+    ours: &BTreeMap<Vec<u8>, Node>,
+) -> Vec<String> {
     let mut wrong = Vec::new();
     for (path, node) in theirs {
         let name = String::from_utf8_lossy(path).into_owned();
