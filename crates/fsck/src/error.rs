@@ -3,6 +3,7 @@
 use std::fmt::{self, Display};
 
 use crate::finding::Finding;
+use crate::image::Image;
 use crate::layout::Unfit;
 
 /// Why an image cannot be checked. Nothing has been written.
@@ -15,7 +16,10 @@ pub enum Error {
         len: u64,
     },
     /// No superblock at the usual places.
-    NotExt2,
+    NotExt2 {
+        /// What the first bytes look like, if they look like anything.
+        looks_like: Option<&'static str>,
+    },
     /// No superblock at the place asked for.
     NoSuperblock {
         /// The block asked for.
@@ -82,16 +86,18 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn from_unfit(why: &Unfit, len: u64) -> Self {
+    pub(crate) fn from_unfit(why: &Unfit, image: &Image) -> Self {
         match *why {
-            Unfit::Magic => Self::NotExt2,
+            Unfit::Magic => Self::NotExt2 {
+                looks_like: looks_like(image),
+            },
             Unfit::Fields(ref findings) => Self::BadSuperblock {
                 findings: findings.clone(),
             },
             Unfit::TooLarge { blocks, block_size } => Self::TooLarge {
                 blocks,
                 block_size,
-                len,
+                len: image.len(),
             },
             Unfit::Features {
                 incompat,
@@ -113,7 +119,13 @@ impl Display for Error {
             Self::TooShort { len } => {
                 write!(f, "{len} bytes, too short for a superblock (needs 2,048)")
             }
-            Self::NotExt2 => write!(f, "no ext2 superblock at 1024, and no backup of one"),
+            Self::NotExt2 { looks_like } => {
+                write!(f, "no ext2 superblock at 1024, and no backup of one")?;
+                match looks_like {
+                    Some(kind) => write!(f, "; it looks like {kind}"),
+                    None => Ok(()),
+                }
+            }
             Self::NoSuperblock { at } => write!(f, "no superblock at block {at}"),
             Self::BadSuperblock { findings } => {
                 write!(f, "the superblock cannot be used:")?;
@@ -174,6 +186,19 @@ impl Display for Error {
             Self::Revision { revision } => write!(f, "unknown revision {revision}"),
         }
     }
+}
+
+/// What an image without a superblock is, going by its first bytes.
+fn looks_like(image: &Image) -> Option<&'static str> {
+    let len = usize::try_from(image.len()).unwrap_or(usize::MAX);
+    let mut head = vec![0; len.min(1 << 16)];
+    image.read(0, &mut head);
+    let printable = |&byte: &u8| byte >= b' ' || byte.is_ascii_whitespace();
+    let is_text = || {
+        head.get(..256)
+            .is_some_and(|start| start.iter().all(printable))
+    };
+    ext2dax_format::signature::looks_like(&head).or_else(|| is_text().then_some("text"))
 }
 
 fn names(incompat: ext2dax_format::Incompat, ro_compat: ext2dax_format::RoCompat) -> String {

@@ -146,7 +146,7 @@ pub(crate) fn open(
             return Ok(volume);
         }
         Err(why @ (Unfit::Features { .. } | Unfit::Revision(_))) => {
-            return Err(Error::from_unfit(&why, image.len()));
+            return Err(Error::from_unfit(&why, image));
         }
         Err(Unfit::Magic) => (
             Unfit::Magic,
@@ -176,7 +176,7 @@ pub(crate) fn open(
     }
     Err(match why {
         Unfit::Fields(_) => Error::BadSuperblock { findings: found },
-        why => Error::from_unfit(&why, image.len()),
+        why => Error::from_unfit(&why, image),
     })
 }
 
@@ -199,8 +199,7 @@ fn open_with_inodes_count(
         return Ok(volume);
     }
     sb.s_inodes_count = u32::try_from(finding.expected).unwrap_or(u32::MAX).into();
-    let layout =
-        Layout::new(&sb, image.len()).map_err(|why| Error::from_unfit(&why, image.len()))?;
+    let layout = Layout::new(&sb, image.len()).map_err(|why| Error::from_unfit(&why, image))?;
     let patch = Patch::word(SUPER_AT, sb.s_inodes_count.get());
     findings.push(finding.fix(Fix::Patches(vec![patch])));
     let (volume, wrong) = load_with(image, sb, SUPER_AT, 0, layout);
@@ -279,7 +278,7 @@ fn open_given(
         }
     }
     Err(last.map_or(Error::NoSuperblock { at: block }, |why| {
-        Error::from_unfit(&why, image.len())
+        Error::from_unfit(&why, image)
     }))
 }
 

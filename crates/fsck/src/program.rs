@@ -59,7 +59,7 @@ pub(crate) fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn fsck(options: &Options) -> Result<u8, String> {
-    let signals = Signals::watch();
+    let signals = Signals::watch(options.progress.is_some_and(|fd| fd >= 0));
     let access = match options.mode {
         Mode::No if options.force_open => Access::ReadOnlyForced,
         Mode::No => Access::ReadOnly,

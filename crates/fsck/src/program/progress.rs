@@ -23,9 +23,6 @@ impl Display {
     /// A bar on the terminal for 0, lines `PASS CURRENT MAXIMUM NAME` for any other descriptor; with a minus, or where
     /// nothing was asked for, only after SIGUSR1.
     pub(super) fn new(fd: Option<i32>, image: &Path, signals: &Signals) -> Self {
-        signals
-            .progress
-            .store(fd.is_some_and(|fd| fd >= 0), Ordering::Relaxed);
         match fd {
             None | Some(0) => Self::bar(signals),
             Some(fd) => Self {

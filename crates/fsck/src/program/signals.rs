@@ -19,9 +19,11 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// Starts to wait for signals. Threads that exist already would still get them in their own way: call it first.
-    pub(super) fn watch() -> Self {
+    /// Starts to wait for signals; `progress` says whether lines are wanted before any comes. Threads that exist already
+    /// would still get them in their own way: call it first.
+    pub(super) fn watch(progress: bool) -> Self {
         let found = Self::default();
+        found.progress.store(progress, Ordering::Relaxed);
         let set = SigSet::from_iter([
             Signal::SIGINT,
             Signal::SIGTERM,

@@ -191,7 +191,7 @@ fn compare(shape: &str, mutations: &[Mutation], file: &Path) -> Result<(), Strin
 /// What a campaign is asked to do: `EXT2DAX_SEED`, `EXT2DAX_COUNT`, `EXT2DAX_THREADS`.
 pub(crate) struct Campaign {
     pub(crate) seed: u64,
-    count: u64,
+    pub(crate) count: u64,
     threads: usize,
 }
 

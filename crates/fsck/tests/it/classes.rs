@@ -9,6 +9,7 @@ mod inodes;
 mod journal;
 mod names;
 mod oracle;
+mod pairs;
 mod space;
 mod supers;
 

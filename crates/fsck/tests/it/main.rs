@@ -6,6 +6,7 @@
     reason = "skips are said aloud; a test that cannot go on has failed"
 )]
 
+mod answers;
 mod armed;
 mod bad_blocks;
 mod campaign;
@@ -23,6 +24,7 @@ mod repairs;
 mod samples;
 mod saved;
 mod shared_images;
+mod signals;
 mod table;
 mod target;
 mod tree;

@@ -163,6 +163,30 @@ fn what_is_not_ext2_gets_one_clear_line() {
         "{}",
         text(&output)
     );
+    for (at, magic, kind) in [
+        (0, &b"XFSB"[..], "xfs"),
+        (0, b"\x1f\x8b\x08", "gzip"),
+        (0, b"\x7fELF\x02\x01", "an ELF file"),
+        (512, b"EFI PART", "a whole disk (GPT)"),
+        (510, b"\x55\xaa", "a whole disk (MBR)"),
+        (4086, b"SWAPSPACE2", "swap space"),
+        (0, &b"127.0.0.1 localhost\n".repeat(200), "text"),
+        (0, b"", "zero bytes"),
+    ] {
+        let mut bytes = vec![0; 1 << 20];
+        bytes[at..at + magic.len()].copy_from_slice(magic);
+        fs::write(&empty, &bytes).unwrap();
+        for mode in ["-fn", "-fp", "-fy"] {
+            let output = fsck(&[mode, empty.to_str().unwrap()]);
+            let said = text(&output);
+            let clear = said.contains(&format!("looks like {kind}")) && said.lines().count() == 1;
+            assert!(
+                output.status.code() == Some(8) && clear,
+                "{mode} {kind}: {said}"
+            );
+        }
+        assert!(fs::read(&empty).unwrap() == bytes, "{kind}: bytes changed");
+    }
     let short = image(&dir.path().join("short"), &["-t", "ext2", "-b", "1024"]);
     fs::File::options()
         .write(true)
