@@ -3,14 +3,16 @@
 //! ```text
 //! fsck [--json] [--rounds N] [--quick] [--threads N] [--only files|small|sparse|fragmented|damaged] [--keep DIR]
 //! ```
-//! Images lie on tmpfs. Rounds are interleaved, figures are medians: processor time of all threads, and time on the wall.
+//! Images lie on tmpfs, and once more on a tmpfs with large pages, which the bench mounts if it may. Rounds are
+//! interleaved, figures are medians: processor time of all threads, and time on the wall, of that the least, too.
 //! Memory is the peak of anonymous memory in a run of its own; the pages of the mapped image are not counted.
 #![expect(clippy::print_stdout, reason = "the report goes to standard output")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
+use ext2dax_benches::fsck::large::{LargePages, copy_in_pieces};
 use ext2dax_benches::fsck::{cost, images};
 use ext2dax_fsck::{CheckOptions, check, repair};
 use ext2dax_pmem::{Access, FileRegion, Pmem};
@@ -134,59 +136,120 @@ fn figures(mut costs: Vec<cost::Cost>, peak_kib: u64) -> Result<Figures> {
     })
 }
 
-fn compare(arguments: &Arguments, what: &str, task: Task, image: &Path) -> Result<()> {
+/// An image, and what it lies on.
+struct Lies {
+    on: &'static str,
+    image: PathBuf,
+}
+
+/// A copy for one repair, or the image itself: a check takes it as it is.
+fn fresh(task: Task, image: &Path) -> Result<PathBuf> {
+    if task == Task::Check {
+        return Ok(image.to_owned());
+    }
     let work = image.with_extension("work");
-    // A repair wants a fresh copy each time; a check takes the image as it is.
-    let fresh = || -> Result<PathBuf> {
-        if task == Task::Check {
-            return Ok(image.to_owned());
-        }
-        let copied = Command::new("cp")
-            .arg("--sparse=always")
-            .args([image, &work])
-            .status()?;
-        ensure!(copied.success(), "cp failed");
-        Ok(work.clone())
-    };
-    let (mut mine, mut others) = (Vec::new(), Vec::new());
+    copy_in_pieces(image, &work)?;
+    Ok(work)
+}
+
+/// Runs both contenders on the image in every place, in turn, and prints what they cost.
+fn compare(arguments: &Arguments, what: &str, task: Task, places: &[Lies]) -> Result<()> {
+    let threads = arguments.threads;
+    let mut costs: Vec<_> = places.iter().map(|_| (Vec::new(), Vec::new())).collect();
     for _ in 0..arguments.rounds {
-        mine.push(cost::run(&mut ours(task, &fresh()?, arguments.threads)?)?);
-        others.push(cost::run(&mut theirs(task, &fresh()?))?);
+        for (place, (mine, others)) in places.iter().zip(&mut costs) {
+            mine.push(cost::run(&mut ours(
+                task,
+                &fresh(task, &place.image)?,
+                threads,
+            )?)?);
+            others.push(cost::run(&mut theirs(task, &fresh(task, &place.image)?))?);
+        }
     }
-    let mine = figures(
-        mine,
-        cost::peak_kib(&mut ours(task, &fresh()?, arguments.threads)?)?,
-    )?;
-    let others = figures(others, cost::peak_kib(&mut theirs(task, &fresh()?))?)?;
-    if task == Task::Repair {
-        std::fs::remove_file(&work)?;
+    for (place, (mine, others)) in places.iter().zip(costs) {
+        let peak = cost::peak_kib(&mut ours(task, &fresh(task, &place.image)?, threads)?)?;
+        let mine = figures(mine, peak)?;
+        let peak = cost::peak_kib(&mut theirs(task, &fresh(task, &place.image)?))?;
+        let others = figures(others, peak)?;
+        if task == Task::Repair {
+            std::fs::remove_file(place.image.with_extension("work"))?;
+        }
+        print(arguments, what, place.on, [mine, others]);
     }
-    let ratios = (
+    Ok(())
+}
+
+fn print(arguments: &Arguments, what: &str, on: &str, [mine, others]: [Figures; 2]) {
+    let ratios = [
         others.cpu_ms / mine.cpu_ms,
         others.wall_ms / mine.wall_ms,
+        others.wall_least_ms / mine.wall_least_ms,
         others.peak_mib / mine.peak_mib,
-    );
+    ];
     if arguments.json {
         let object = |f: Figures| serde_json::json!({"cpu_ms": f.cpu_ms, "wall_ms": f.wall_ms, "wall_least_ms": f.wall_least_ms, "wall_most_ms": f.wall_most_ms, "peak_mib": f.peak_mib, "status": f.status});
         println!(
             "{}",
-            serde_json::json!({"what": what, "threads": arguments.threads, "ours": object(mine), "e2fsck": object(others),
-                "cpu_ratio": ratios.0, "wall_ratio": ratios.1, "memory_ratio": ratios.2})
+            serde_json::json!({"what": what, "on": on, "threads": arguments.threads, "ours": object(mine), "e2fsck": object(others),
+                "cpu_ratio": ratios[0], "wall_ratio": ratios[1], "wall_least_ratio": ratios[2], "memory_ratio": ratios[3]})
         );
-    } else {
-        println!("{what}");
-        for (name, f) in [("ours", mine), ("e2fsck", others)] {
-            println!(
-                "  {name:8} {:9.1} ms cpu {:9.1} ms wall ({:.1} to {:.1}) {:8.1} MiB, exit {}",
-                f.cpu_ms, f.wall_ms, f.wall_least_ms, f.wall_most_ms, f.peak_mib, f.status
-            );
-        }
+        return;
+    }
+    println!("{what}; on {on}");
+    for (name, f) in [("ours", mine), ("e2fsck", others)] {
         println!(
-            "  e2fsck takes {:.1} x the processor time, {:.1} x the time, {:.1} x the memory",
-            ratios.0, ratios.1, ratios.2
+            "  {name:8} {:9.1} ms cpu {:9.1} ms wall ({:.1} to {:.1}) {:8.1} MiB, exit {}",
+            f.cpu_ms, f.wall_ms, f.wall_least_ms, f.wall_most_ms, f.peak_mib, f.status
         );
     }
-    Ok(())
+    println!(
+        "  e2fsck takes {:.1} x the processor time, {:.1} x the time (least: {:.1} x), {:.1} x the memory",
+        ratios[0], ratios[1], ratios[2], ratios[3]
+    );
+}
+
+/// Makes images and has both contenders work on them.
+struct Bench<'a> {
+    arguments: &'a Arguments,
+    home: &'a Path,
+    /// A second place for every image, if there is one.
+    large: Option<LargePages>,
+}
+
+impl Bench<'_> {
+    fn row(
+        &self,
+        what: &str,
+        name: &str,
+        tasks: &[(Task, &str)],
+        make: impl Fn(&Path) -> Result<()>,
+    ) -> Result<()> {
+        let image = self.home.join(name);
+        // Images that were kept are taken as they are.
+        if !image.exists() {
+            make(&image)?;
+        }
+        let on = "tmpfs";
+        let mut places = vec![Lies { on, image }];
+        if let Some(large) = &self.large {
+            match large.copy(&places[0].image) {
+                Ok(image) => places.push(Lies {
+                    on: "tmpfs with large pages",
+                    image,
+                }),
+                Err(why) => eprintln!("{what}: not on tmpfs with large pages: {why}"),
+            }
+        }
+        for (task, suffix) in tasks {
+            compare(self.arguments, &format!("{what}{suffix}"), *task, &places)?;
+        }
+        for (nr, place) in places.iter().enumerate() {
+            if nr > 0 || self.arguments.keep.is_none() {
+                std::fs::remove_file(&place.image)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 fn main() -> Result<()> {
@@ -205,83 +268,49 @@ fn main() -> Result<()> {
         } else {
             "/tmp"
         })?;
-    let home = arguments.keep.as_deref().unwrap_or(base.path());
+    let large = LargePages::mount();
+    if let Err(why) = &large {
+        eprintln!("no rows on tmpfs with large pages: {why}");
+    }
+    let bench = Bench {
+        arguments: &arguments,
+        home: arguments.keep.as_deref().unwrap_or(base.path()),
+        large: large.ok(),
+    };
     let wanted = |group: &str| arguments.only.as_deref().is_none_or(|only| only == group);
     let scale = if arguments.quick { 10 } else { 1 };
-    // Images that were kept are taken as they are.
-    let image = |name: &str, make: &dyn Fn(&Path) -> Result<()>| -> Result<PathBuf> {
-        let path = home.join(name);
-        if !path.exists() {
-            make(&path)?;
-        }
-        Ok(path)
-    };
-    let done = |path: &Path| {
-        if arguments.keep.is_none() {
-            let _ = std::fs::remove_file(path);
-        }
-    };
+    let check = &[(Task::Check, "")];
     if wanted("files") {
-        let path = image("files.img", &|path| images::files(path, 400_000 / scale))?;
-        compare(
-            &arguments,
-            "clean, 400,000 files as in a tree of sources",
-            Task::Check,
-            &path,
-        )?;
-        done(&path);
+        let what = "clean, 400,000 files as in a tree of sources";
+        let make = |path: &Path| images::files(path, 400_000 / scale);
+        bench.row(what, "files.img", check, make)?;
     }
     if wanted("small") {
-        let path = image("small.img", &|path| images::small(path, 400_000 / scale))?;
-        compare(
-            &arguments,
-            "clean, 400,000 files of no, one or two blocks",
-            Task::Check,
-            &path,
-        )?;
-        done(&path);
+        let what = "clean, 400,000 files of no, one or two blocks";
+        let make = |path: &Path| images::small(path, 400_000 / scale);
+        bench.row(what, "small.img", check, make)?;
     }
     if wanted("sparse") {
-        let path = image("sparse.img", &|path| {
-            images::sparse(path, 1_000_000 / scale)
-        })?;
-        compare(
-            &arguments,
-            "clean, 1 TiB, 1,000,000 inodes in use",
-            Task::Check,
-            &path,
-        )?;
-        done(&path);
+        let what = "clean, 1 TiB, 1,000,000 inodes in use";
+        let make = |path: &Path| images::sparse(path, 1_000_000 / scale);
+        bench.row(what, "sparse.img", check, make)?;
     }
     if wanted("fragmented") {
-        let path = image("fragmented.img", &images::fragmented)?;
-        compare(
-            &arguments,
-            "clean, one file of 1 GiB in 262,144 pieces",
-            Task::Check,
-            &path,
-        )?;
-        done(&path);
+        let what = "clean, one file of 1 GiB in 262,144 pieces";
+        bench.row(what, "fragmented.img", check, images::fragmented)?;
     }
     if wanted("damaged") {
         for files in [25_000 / scale, 100_000 / scale] {
-            let path = image(&format!("damaged-{files}.img"), &|path| {
+            let make = |path: &Path| {
                 images::files(path, files)?;
                 images::damage(path, files)
-            })?;
-            compare(
-                &arguments,
+            };
+            bench.row(
                 &format!("{files} inodes, each damaged"),
-                Task::Check,
-                &path,
+                &format!("damaged-{files}.img"),
+                &[(Task::Check, ""), (Task::Repair, ": repair")],
+                make,
             )?;
-            compare(
-                &arguments,
-                &format!("{files} inodes, each damaged: repair"),
-                Task::Repair,
-                &path,
-            )?;
-            done(&path);
         }
     }
     Ok(())

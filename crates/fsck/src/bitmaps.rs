@@ -8,6 +8,7 @@ use zerocopy::little_endian::U64;
 
 use crate::Hands;
 use crate::bits::BitMap;
+use crate::buffer::Buffer;
 use crate::census::Census;
 use crate::finding::Finding;
 use crate::fix::Fix;
@@ -40,7 +41,7 @@ pub(crate) fn run(
 ) {
     let layout = &volume.layout;
     let buffer = |_| Buffers {
-        stored: vec![0; 2 * layout.block_size as usize],
+        stored: Buffer::new(2 * layout.block_size as usize),
         counted: vec![U64::ZERO; layout.block_size as usize / 8],
     };
     let Census {
@@ -108,7 +109,7 @@ struct Counts<'a> {
 /// Buffers of one thread: the bitmaps of a group as they are, and one of them as it should be.
 #[derive(Debug)]
 struct Buffers {
-    stored: Vec<u8>,
+    stored: Buffer,
     counted: Vec<U64>,
 }
 

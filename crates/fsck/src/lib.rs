@@ -23,6 +23,7 @@
 mod armed;
 mod bitmaps;
 mod bits;
+mod buffer;
 mod cancel;
 mod census;
 mod claims;

@@ -18,6 +18,7 @@ pub(crate) use tree::{Slot, TRANSLATOR, TreeWalk, Visit};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::bits::zeroed;
+use crate::buffer::Buffer;
 use crate::census::{Census, Counts, Dir, Kind, XattrRef};
 use crate::finding::Finding;
 use crate::fix::{Fix, Patch};
@@ -68,8 +69,8 @@ impl GroupScan {
 /// Buffers of one thread.
 #[derive(Debug, Default)]
 struct Buffers {
-    table: Vec<u8>,
-    block: Vec<u8>,
+    table: Buffer,
+    block: Buffer,
 }
 
 /// Everything that the scan of an inode looks at.
@@ -237,12 +238,12 @@ fn scan_inodes(
     };
     let inode_size = layout.inode_size as usize;
     let Buffers { table, block } = buffers;
-    block.resize(layout.block_size as usize, 0);
+    block.resize(layout.block_size as usize);
     // A piece of the table at a time: one copy of some kilobytes costs less than many of some bytes.
     let per_piece = PIECE / inode_size;
     let (mut ino, mut at) = (first, start);
     for known in known.chunks_mut(per_piece) {
-        table.resize(known.len() * inode_size, 0);
+        table.resize(known.len() * inode_size);
         scan.image.read(at, table);
         for (bytes, known) in table.chunks_exact(inode_size).zip(known) {
             *known = scan_inode(scan, (ino, at), bytes, block, out);

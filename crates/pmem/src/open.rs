@@ -11,6 +11,9 @@ use crate::map::Shared;
 use crate::raw::region::Persist;
 
 mod holder;
+mod pieces;
+
+use pieces::Pieces;
 
 /// What the opener wants to do with the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +134,8 @@ pub struct FileRegion {
     medium: Medium,
     persist: Persist,
     offset: u64,
+    /// Pieces that are read through the mapping, if any are.
+    pieces: Option<Pieces>,
 }
 
 impl FileRegion {
@@ -187,6 +192,10 @@ impl FileRegion {
             Medium::MemoryFile => Persist::Volatile,
             Medium::File | Medium::BlockDevice => Persist::PageCache,
         };
+        let pieces = match medium {
+            Medium::MemoryFile => Pieces::of(&file, whole),
+            _ => None,
+        };
         Ok(FileRegion {
             map,
             file,
@@ -194,6 +203,7 @@ impl FileRegion {
             medium,
             persist,
             offset,
+            pieces,
         })
     }
 
@@ -233,13 +243,17 @@ impl FileRegion {
         u32::try_from(self.offset / 4096 % 512).ok()
     }
 
-    /// Reads by a call where that and the mapping see one page cache.
+    /// Reads by a call where that and the mapping see one page cache, and the call is cheaper.
     pub(crate) fn read_past_mapping(&self, at: u64, to: &mut [u8]) -> bool {
         use std::os::unix::fs::FileExt as _;
+        let start = self.offset + at;
+        let bytes = start..start + to.len() as u64;
+        let whole = |pieces: &Pieces| pieces.are_whole(&self.file, bytes);
         match self.medium {
             Medium::DaxDevice | Medium::DaxFile => false,
+            _ if self.pieces.as_ref().is_some_and(whole) => false,
             Medium::File | Medium::MemoryFile | Medium::BlockDevice => {
-                self.file.read_exact_at(to, self.offset + at).is_ok()
+                self.file.read_exact_at(to, start).is_ok()
             }
         }
     }

@@ -5,6 +5,7 @@ use hashbrown::HashSet;
 use super::htree::Index;
 use super::names::Names;
 use super::{DirBlock, DirScan};
+use crate::buffer::Buffer;
 use crate::census::{Dir, Kind};
 use crate::dirs;
 use crate::finding::Finding;
@@ -21,7 +22,7 @@ const ROOM: usize = 64 << 10;
 #[derive(Debug)]
 pub(super) struct Scratch {
     /// Some neighbouring blocks of the directory.
-    bytes: Vec<u8>,
+    bytes: Buffer,
     block_size: usize,
     names: Names,
     pub(super) links: Links,
@@ -30,7 +31,7 @@ pub(super) struct Scratch {
 impl Scratch {
     pub(super) fn new(layout: &Layout, links: Links) -> Self {
         Self {
-            bytes: Vec::new(),
+            bytes: Buffer::default(),
             block_size: layout.block_size as usize,
             names: Names::new(),
             links,
@@ -51,7 +52,7 @@ impl Scratch {
             .take_while(|pair| matches!(pair, [a, b] if a.block.checked_add(1) == Some(b.block)))
             .count();
         if let Some(first) = blocks.first() {
-            self.bytes.resize(count * self.block_size, 0);
+            self.bytes.resize(count * self.block_size);
             let at = subject.scan.volume.layout.at(first.block);
             subject.scan.image.read(at, &mut self.bytes);
         }

@@ -2,6 +2,7 @@
 
 use super::indirect::is_zero;
 use super::inode::{RESIZE_INO, Subject, field};
+use crate::buffer::Buffer;
 use crate::census::{Census, Kind};
 use crate::finding::Finding;
 use crate::fix::Fix;
@@ -176,7 +177,7 @@ impl<'a> TreeWalk<'a> {
         let n = u64::from(layout.addrs());
         let span = n.pow(u32::from(level));
         let base = layout.at(parent.block);
-        let mut pointers = vec![0_u8; layout.block_size as usize];
+        let mut pointers = Buffer::new(layout.block_size as usize);
         self.subject.scan.image.read(base, &mut pointers);
         if let (0, Some(census)) = (level, self.claims) {
             self.claim_data(census, parent, &pointers);

@@ -1,10 +1,13 @@
 //! Files, devices and memory as regions.
 
 use std::fs::File;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use crate::ignore;
 use ext2dax_pmem::{Access, AnonRegion, FileRegion, Medium, Off, OpenError, Persist, Pmem};
+use rustix::fs::FallocateFlags;
 use zerocopy::little_endian::U32;
 
 fn image(dir: &Path, len: u64) -> PathBuf {
@@ -264,4 +267,94 @@ fn bytes_read_once_are_those_of_the_mapping() {
         pmem.read_once(4000, &mut [0; 97]);
     });
     assert!(past.is_err(), "a read past the end must panic");
+}
+
+/// A tmpfs with large pages, for as long as the value lives.
+struct LargePages(tempfile::TempDir);
+
+impl LargePages {
+    /// `None`, said aloud: mounting takes root, and the kernel may know no large pages.
+    #[expect(clippy::print_stdout, reason = "a skip has to be visible")]
+    fn mount() -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "huge=always,size=64m", "tmpfs"])
+            .arg(dir.path())
+            .stderr(Stdio::null())
+            .status();
+        if !mounted.is_ok_and(|status| status.success()) {
+            assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"));
+            println!("skipped: no tmpfs with large pages can be mounted here");
+            return None;
+        }
+        Some(Self(dir))
+    }
+}
+
+impl Drop for LargePages {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0.path()).status();
+    }
+}
+
+/// A number in KiB that /proc/self/smaps has for the mapping of a file.
+fn mapped_kib(path: &Path, field: &str) -> u64 {
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut lines = maps
+        .lines()
+        .skip_while(|line| !line.ends_with(path.to_str().unwrap()));
+    let value = lines.find_map(|line| line.strip_prefix(field)).unwrap();
+    value.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// Where the pages are large, what is read once comes through the mapping, and elsewhere by a call. A hole takes no memory
+/// either way.
+#[test]
+fn bytes_read_once_come_through_the_mapping_where_pages_are_large() {
+    const PIECE: u64 = 2 << 20;
+    let Some(large) = LargePages::mount() else {
+        return;
+    };
+    let small = tempfile::tempdir_in("/dev/shm").unwrap();
+    for (dir, whole_kib) in [(large.0.path(), 2048), (small.path(), 0)] {
+        for offset in [0, 512] {
+            let path = image(dir, 4 * PIECE + 5000);
+            let bytes: Vec<u8> = (0..PIECE).map(|i| u8::try_from(i % 251).unwrap()).collect();
+            let file = File::options().read(true).write(true).open(&path).unwrap();
+            // Data, a hole, half data, data and a hole at the end.
+            for at in [0, 2 * PIECE, 3 * PIECE] {
+                file.write_all_at(&bytes, at).unwrap();
+            }
+            let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            rustix::fs::fallocate(&file, punch, 2 * PIECE, PIECE / 2).unwrap();
+            let blocks = file.metadata().unwrap().blocks();
+            let whole = std::fs::read(&path).unwrap();
+            let pmem =
+                Pmem::new(FileRegion::open_at(&path, Access::ReadOnly, offset, None).unwrap());
+            let mut seen = vec![0; 100_000];
+            for at in (0..pmem.len()).step_by(seen.len()) {
+                let len = seen.len().min(usize::try_from(pmem.len() - at).unwrap());
+                pmem.read_once(at, &mut seen[..len]);
+                let from = usize::try_from(at + offset).unwrap();
+                assert!(
+                    seen[..len] == whole[from..from + len],
+                    "{len} bytes at {at}"
+                );
+            }
+            assert_eq!(
+                file.metadata().unwrap().blocks(),
+                blocks,
+                "a hole took memory"
+            );
+            let pmd = mapped_kib(&path, "ShmemPmdMapped:");
+            assert_eq!(
+                pmd,
+                2 * whole_kib,
+                "two pieces are whole in {}",
+                path.display()
+            );
+            drop(pmem);
+            std::fs::remove_file(path).unwrap();
+        }
+    }
 }
