@@ -1,5 +1,6 @@
 //! Two threads in two directories against one thread in one: what each operation on names costs when a neighbour does the
-//! same elsewhere. A control does it on two images, which share nothing but the machine.
+//! same elsewhere, in another block group or in the same one. A control does it on two images, which share nothing but the
+//! machine.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -15,6 +16,9 @@ use crate::trees::{Library, Tree};
 const NAMES: usize = 4_000;
 /// How often a round looks at all of them: looking is quick, and what lasts less than a millisecond measures its beginning.
 const LOOKS: usize = 8;
+/// So many turns of one thread and two make a round. A turn lasts milliseconds, and what another guest of the machine does
+/// meanwhile is as long: the one in the middle of few says little.
+const TURNS: usize = 10;
 /// Two threads do at least so many times the work of one.
 const WANTED: f64 = 1.7;
 
@@ -131,24 +135,45 @@ pub enum Way {
     Path,
     /// By the inode of the directory.
     Inode,
+    /// The same with both directories in one block group: below one of the root's, which lie in groups of their own.
+    Group,
+}
+
+impl Way {
+    /// What the rows are called.
+    const fn name(self) -> &'static str {
+        match self {
+            Way::Path => "by path",
+            Way::Inode => "by inode",
+            Way::Group => "in one group",
+        }
+    }
+
+    /// The homes of the two threads.
+    const fn homes(self) -> [&'static str; 2] {
+        match self {
+            Way::Path | Way::Inode => ["/one", "/two"],
+            Way::Group => ["/group/left", "/group/right"],
+        }
+    }
 }
 
 impl Desk {
     fn new(fs: &FileSystem, home: &str, way: Way) -> Result<Self> {
         if !fs.exists(home) {
-            fs.create_dir(home)?;
+            fs.create_dir_all(home)?;
         }
         let names = ["a", "b", "c"].map(|kind| {
             let path = |i| match way {
                 Way::Path => format!("{home}/{kind}-{}", name(i)),
-                Way::Inode => format!("{kind}-{}", name(i)),
+                Way::Inode | Way::Group => format!("{kind}-{}", name(i)),
             };
             (0..NAMES).map(path).collect()
         });
         Ok(Desk {
             tree: match way {
                 Way::Path => Box::new(Library(fs.clone())),
-                Way::Inode => Box::new(ByInode(fs.inode(home)?)),
+                Way::Inode | Way::Group => Box::new(ByInode(fs.inode(home)?)),
             },
             home: home.to_owned(),
             names,
@@ -159,6 +184,10 @@ impl Desk {
     fn round(&self, barrier: &Start) -> Vec<Cost> {
         let tree = &*self.tree;
         let [a, b, c] = &self.names;
+        // A thread's first milliseconds tell where the scheduler puts it.
+        barrier.wait();
+        a.iter().for_each(|path| tree.create(path));
+        a.iter().for_each(|path| tree.unlink(path));
         let each = |act: &dyn Fn(usize)| {
             barrier.wait();
             Cost::of(NAMES, None, || (0..NAMES).for_each(act))
@@ -229,7 +258,7 @@ fn alone(desk: &Desk) -> Vec<Cost> {
     })
 }
 
-/// Runs every kind `rounds` times: one thread, two in two directories of `fs`, and two on two images.
+/// Runs every kind in `rounds` rounds of ten turns each: one thread, two in two directories of `fs`, and two on two images.
 ///
 /// # Errors
 /// When a directory cannot be made.
@@ -237,12 +266,13 @@ fn alone(desk: &Desk) -> Vec<Cost> {
 /// # Panics
 /// When an operation fails that cannot.
 pub fn pairs(fs: &FileSystem, other: &FileSystem, way: Way, rounds: usize) -> Result<Vec<PairRow>> {
-    let desks = [Desk::new(fs, "/one", way)?, Desk::new(fs, "/two", way)?];
-    let apart = [Desk::new(fs, "/one", way)?, Desk::new(other, "/two", way)?];
+    let [one, two] = way.homes();
+    let desks = [Desk::new(fs, one, way)?, Desk::new(fs, two, way)?];
+    let apart = [Desk::new(fs, one, way)?, Desk::new(other, two, way)?];
     let mut samples = vec![(Vec::new(), Vec::new(), Vec::new()); KINDS.len()];
-    for round in 0..=rounds {
+    for turn in 0..=rounds * TURNS {
         let costs = [alone(&desks[0]), both(&desks), both(&apart)];
-        if round == 0 {
+        if turn == 0 {
             continue;
         }
         for (kind, (one, two, control)) in samples.iter_mut().enumerate() {
@@ -260,10 +290,7 @@ pub fn pairs(fs: &FileSystem, other: &FileSystem, way: Way, rounds: usize) -> Re
                 median(each.map(|(one, two)| 2.0 * of(one) / of(two)).collect())
             };
             PairRow {
-                what: match way {
-                    Way::Path => format!("{kind}, by path"),
-                    Way::Inode => format!("{kind}, by inode"),
-                },
+                what: format!("{kind}, {}", way.name()),
                 speedup: (ratio(&two, |cost| cost.wall), ratio(&two, |cost| cost.cpu)),
                 control: (
                     ratio(&control, |cost| cost.wall),
@@ -285,7 +312,7 @@ impl PairRow {
     pub fn text(&self) -> String {
         let duration = crate::table::duration;
         format!(
-            "{:<24} one thread {:>8}, two threads {:>8} each: {:.2}x the work of one, on processors {:.2}x (two images {:.2}x, {:.2}x) {}",
+            "{:<28} one thread {:>8}, two threads {:>8} each: {:.2}x the work of one, on processors {:.2}x (two images {:.2}x, {:.2}x) {}",
             self.what,
             duration(self.one.cpu),
             duration(self.two.cpu),

@@ -225,7 +225,7 @@ fn micro_rows(
 
 fn pair_rows(image: &ours::Image, base: &Path, arguments: &Arguments) -> Result<()> {
     let other = ours::Image::named(base, "other.img", 256, 50_000)?;
-    for way in [Way::Inode, Way::Path] {
+    for way in [Way::Inode, Way::Group, Way::Path] {
         for row in pairs(image.fs(), other.fs(), way, arguments.rounds)? {
             if arguments.json {
                 println!("{}", row.json());

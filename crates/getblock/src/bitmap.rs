@@ -22,6 +22,11 @@ impl<'p> Bitmap<'p> {
         Self { pmem, at, len }
     }
 
+    /// How many bits there are.
+    pub(crate) const fn len(&self) -> u32 {
+        self.len
+    }
+
     fn word_off(&self, index: u32) -> Off<U64> {
         Off::new(self.at + u64::from(index) * 8)
     }

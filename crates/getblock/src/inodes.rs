@@ -164,12 +164,13 @@ impl State {
             0
         };
         let from = hint.load(Ordering::Relaxed).max(reserved);
-        let Some(index) = bitmap.find_clear(from, geometry.inodes_per_group()) else {
+        let Some(lowest) = bitmap.find_clear(from, geometry.inodes_per_group()) else {
             hint.store(geometry.inodes_per_group(), Ordering::Relaxed);
             return None;
         };
+        let index = self.desks.choose(&bitmap, group, lowest);
         bitmap.set(index, 1);
-        hint.store(index + 1, Ordering::Relaxed);
+        hint.store(lowest + u32::from(index == lowest), Ordering::Relaxed);
         self.adjust(group, Kind::Inodes, -1);
         if directory {
             self.groups.adjust_dirs(group, 1);

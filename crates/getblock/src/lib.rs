@@ -26,6 +26,7 @@ extern crate alloc;
 
 mod bitmap;
 mod claim;
+mod desks;
 mod groups;
 pub mod inodes;
 mod place;

@@ -14,6 +14,7 @@ use ext2dax_pmem::{Off, Pmem, field};
 use ext2dax_sync::{Mutex, MutexGuard, rank};
 use zerocopy::little_endian::{U16, U32};
 
+use crate::desks::Desks;
 use crate::groups::{self, Groups, Kind};
 use crate::token::{Brand, Detached};
 
@@ -68,6 +69,7 @@ pub struct State {
     pmem: Pmem,
     geometry: Geometry,
     pub(crate) groups: Groups,
+    pub(crate) desks: Desks,
     shares: Box<[Share]>,
     totals: Totals,
     all_counted: AtomicBool,
@@ -122,7 +124,7 @@ impl Volume {
     /// are counted, when the group is first needed.
     ///
     /// # Errors
-    /// `NoMemory` for the group table: 64 bytes a group, taken up only where touched.
+    /// `NoMemory` for the group table: 128 bytes a group, taken up only where touched.
     pub fn open(pmem: Pmem, geometry: Geometry, options: Options) -> Result<Self> {
         let groups = Groups::new(&geometry)?;
         let shares = (0..geometry.groups().min(GROUP_LOCKS))
@@ -140,6 +142,7 @@ impl Volume {
             pmem,
             geometry,
             groups,
+            desks: Desks::default(),
             shares,
             totals,
             all_counted: AtomicBool::new(options.trust_counters),

@@ -95,8 +95,11 @@ impl Inodes {
     }
 
     fn shard(&self, ino: Ino) -> &RwLock<Table> {
-        // Spread, since the files of a group begin at a round number.
-        let spread = (ino.get() >> NEIGHBOURS).wrapping_mul(0x9e37_79b9);
+        // Spread, since the files of a group begin at a round number; and mixed, since two threads that make files keep the
+        // distance of their numbers, and after one multiplication they would meet all along or never.
+        let mixed = ino.get() >> NEIGHBOURS;
+        let mixed = (mixed ^ mixed >> 4).wrapping_mul(0x85eb_ca6b);
+        let spread = (mixed ^ mixed >> 15).wrapping_mul(0x9e37_79b9);
         &self.shards[(spread >> (u32::BITS - SHARDS.ilog2())) as usize].0
     }
 
