@@ -16,7 +16,6 @@ use crate::image::Image;
 use crate::inodes::Inodes;
 use crate::layout::{Layout, SUPER_AT};
 use crate::open::{GroupPlaces, Volume};
-use crate::parallel;
 use crate::problem::Code;
 
 /// Groups that a thread takes at a time. So few that there is one span are not worth a thread.
@@ -56,7 +55,7 @@ pub(crate) fn run(
         used_in_group,
     };
     let spans = layout.groups.div_ceil(SPAN);
-    let (spans, _) = parallel::map_with(spans, hands.threads, buffer, |buffers, span| {
+    let (spans, _) = hands.crew.map_with(spans, buffer, |buffers, span| {
         let mut found = (Vec::new(), Free::default());
         let first = span * SPAN;
         for group in first..first.saturating_add(SPAN).min(layout.groups) {

@@ -6,7 +6,7 @@ use crate::finding::Finding;
 use crate::fix::Fix;
 use crate::image::Image;
 use crate::open::Volume;
-use crate::parallel;
+use crate::parallel::Crew;
 use crate::problem::Code;
 use crate::scan::{self, Scan, Slot, Subject, TreeWalk, Visit};
 
@@ -15,7 +15,7 @@ pub(crate) fn run(
     image: &Image,
     volume: &Volume,
     census: &Census,
-    threads: usize,
+    crew: Crew<'_>,
     findings: &mut Vec<Finding>,
 ) {
     if !census.has_shared() {
@@ -32,7 +32,7 @@ pub(crate) fn run(
         now: 0,
         again: &again,
     };
-    let groups = parallel::map(layout.groups, threads, |group| {
+    let groups = crew.map(layout.groups, |group| {
         let mut found = Vec::new();
         for (ino, kind) in census.used_inodes(layout, group) {
             let Some(at) = volume.inode_at(ino) else {

@@ -17,7 +17,6 @@ use crate::fix::Fix;
 use crate::image::Image;
 use crate::inodes::Links;
 use crate::open::Volume;
-use crate::parallel;
 use crate::problem::Code;
 use crate::scan::{Scan, Slot, Subject, TRANSLATOR, TreeWalk, Visit};
 use crate::{Error, Hands};
@@ -52,7 +51,7 @@ pub(crate) fn run(
 ) -> Result<(), Error> {
     let layout = &volume.layout;
     // More threads would need more bits for each inode than there is memory for by contract.
-    let threads = hands.threads.min(THREADS);
+    let threads = hands.crew.at_most(THREADS).threads;
     let new = |_| Links::new(layout.inodes).map(|links| Mutex::new(Some(links)));
     let links: Result<Vec<_>, Error> = (0..threads).map(new).collect();
     let links = links.map_err(|_| Census::no_memory(layout))?;
@@ -91,18 +90,21 @@ fn check_all(
         let scratch = block::Scratch::new(&volume.layout, links.unwrap_or_default());
         (scratch, Vec::new())
     };
-    let scans = parallel::map_with(count, threads, buffers, |(scratch, blocks), batch| {
-        hands.progress.step(2, batch, count);
-        let mut out = DirScan::default();
-        for dir in batches.get(batch as usize).copied().unwrap_or_default() {
-            if hands.cancel.is_set() {
-                break;
+    let scans = hands
+        .crew
+        .at_most(threads)
+        .map_with(count, buffers, |(scratch, blocks), batch| {
+            hands.progress.step(2, batch, count);
+            let mut out = DirScan::default();
+            for dir in batches.get(batch as usize).copied().unwrap_or_default() {
+                if hands.cancel.is_set() {
+                    break;
+                }
+                check_dir(scan, dir, blocks, scratch, &mut out);
             }
-            check_dir(scan, dir, blocks, scratch, &mut out);
-        }
-        hands.progress.found_more(out.findings.len());
-        out
-    });
+            hands.progress.found_more(out.findings.len());
+            out
+        });
     let mut second_names = Vec::new();
     for scan in scans.0 {
         findings.extend(scan.findings);

@@ -69,6 +69,7 @@ pub use survey::{Fragmented, fragments, free_runs};
 use census::Census;
 use image::Image;
 use open::Volume;
+use parallel::{Crew, Team};
 
 /// How to check.
 #[derive(Clone, Debug)]
@@ -122,7 +123,7 @@ impl Default for CheckOptions {
 /// Who does the work of a pass, who hears of it, and who may stop it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Hands<'a> {
-    pub(crate) threads: usize,
+    pub(crate) crew: Crew<'a>,
     pub(crate) progress: &'a Progress,
     pub(crate) cancel: &'a Cancel,
 }
@@ -167,7 +168,8 @@ pub(crate) fn check_image(image: &Image, options: &CheckOptions) -> Result<Check
         times.push((pass, clock.elapsed()));
         clock = Instant::now();
     };
-    let threads = options.threads.max(1);
+    let team = Team::new(options.threads);
+    let crew = team.crew();
     let progress = &options.progress;
     progress.found(0);
     let cancel = &options.cancel;
@@ -175,13 +177,13 @@ pub(crate) fn check_image(image: &Image, options: &CheckOptions) -> Result<Check
     lap(Pass::Preamble);
     progress.found(findings.len());
     let hands = Hands {
-        threads,
+        crew,
         progress,
         cancel,
     };
     let mut census = scan::run(image, &volume, &orphans, hands, &mut findings)?;
     options.go_on()?;
-    claims::run(image, &volume, &census, threads, &mut findings);
+    claims::run(image, &volume, &census, crew, &mut findings);
     options.go_on()?;
     lap(Pass::Inodes);
     progress.found(findings.len());
@@ -191,7 +193,7 @@ pub(crate) fn check_image(image: &Image, options: &CheckOptions) -> Result<Check
     progress.found(findings.len());
     connect::run(image, &volume, &census, &mut findings);
     lap(Pass::Connectivity);
-    links::run(image, &volume, &census, threads, &mut findings);
+    links::run(image, &volume, &census, crew, &mut findings);
     lap(Pass::Links);
     progress.found(findings.len());
     bitmaps::run(image, &volume, &mut census, hands, &mut findings);

@@ -7,7 +7,7 @@ use crate::fix::Fix;
 use crate::image::Image;
 use crate::layout::{ROOT_INO, feature};
 use crate::open::Volume;
-use crate::parallel;
+use crate::parallel::Crew;
 use crate::problem::Code;
 use crate::scan::field;
 
@@ -22,11 +22,11 @@ pub(crate) fn run(
     image: &Image,
     volume: &Volume,
     census: &Census,
-    threads: usize,
+    crew: Crew<'_>,
     findings: &mut Vec<Finding>,
 ) {
     let layout = &volume.layout;
-    let spans = parallel::map(layout.inodes.div_ceil(SPAN), threads, |span| {
+    let spans = crew.map(layout.inodes.div_ceil(SPAN), |span| {
         let mut found = Vec::new();
         let first = 1 + span * SPAN;
         let count = SPAN.min(layout.inodes - (first - 1));

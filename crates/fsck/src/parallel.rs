@@ -1,83 +1,128 @@
-//! Work spread over a few threads that live only as long as the call.
+//! Work spread over a few threads that live only as long as a check.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
+use std::sync::{Mutex, PoisonError};
 
-/// Calls `work` for every number below `count` on up to `threads` threads, the caller's one included. The answers come
-/// back in the order of the numbers.
-pub(crate) fn map<T: Send>(count: u32, threads: usize, work: impl Fn(u32) -> T + Sync) -> Vec<T> {
-    map_with(count, threads, |_| (), |(), item| work(item)).0
+use rayon_core::{ThreadPool, ThreadPoolBuilder};
+
+/// The threads of one check. They are started once and not for every pass: a new thread is often put on the processor of
+/// the one that starts it, as long as the system has not seen that the one of the last pass has left the other, and then
+/// half of a pass is over before it is moved.
+#[derive(Debug)]
+pub(crate) struct Team {
+    helpers: Option<ThreadPool>,
+    threads: usize,
 }
 
-/// As [`map`], with buffers that `make` makes once for each thread, told its number. They come back, too, in any order.
-pub(crate) fn map_with<B: Send, T: Send>(
-    count: u32,
-    threads: usize,
-    make: impl Fn(usize) -> B + Sync,
-    work: impl Fn(&mut B, u32) -> T + Sync,
-) -> (Vec<T>, Vec<B>) {
-    if threads <= 1 || count <= 1 {
-        let mut buffers = make(0);
-        let answers = (0..count).map(|item| work(&mut buffers, item)).collect();
-        return (answers, vec![buffers]);
+impl Team {
+    /// `threads` threads, the caller's one included; fewer if the system has no more.
+    pub(crate) fn new(threads: usize) -> Self {
+        let helpers = match threads {
+            0 | 1 => None,
+            _ => ThreadPoolBuilder::new()
+                .num_threads(threads - 1)
+                .build()
+                .ok(),
+        };
+        let threads = helpers.as_ref().map_or(1, |_| threads);
+        Self { helpers, threads }
     }
-    let next = AtomicU32::new(0);
-    let run = |thread: usize| {
-        let mut buffers = make(thread);
-        let mut done = Vec::new();
-        loop {
-            let item = next.fetch_add(1, Ordering::Relaxed);
-            if item >= count {
-                return (done, buffers);
-            }
-            done.push((item, work(&mut buffers, item)));
+
+    pub(crate) fn crew(&self) -> Crew<'_> {
+        Crew {
+            helpers: self.helpers.as_ref(),
+            threads: self.threads,
         }
-    };
-    let run = &run;
-    let (mut all, buffers) = thread::scope(|scope| {
-        let helpers: Vec<_> = (1..threads)
-            .map(|thread| scope.spawn(move || run(thread)))
-            .collect();
-        let (mut all, mine) = run(0);
-        let mut buffers = vec![mine];
-        for helper in helpers {
-            match helper.join() {
-                Ok((mut done, theirs)) => {
-                    all.append(&mut done);
-                    buffers.push(theirs);
-                }
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        (all, buffers)
-    });
-    all.sort_unstable_by_key(|(item, _)| *item);
-    (all.into_iter().map(|(_, answer)| answer).collect(), buffers)
+    }
 }
 
-/// As [`map_with`], for each of `parts` with its number; each is taken by one thread.
-pub(crate) fn map_parts<B: Send, P: Send, T: Send>(
-    parts: Vec<P>,
-    threads: usize,
-    make: impl Fn(usize) -> B + Sync,
-    work: impl Fn(&mut B, u32, P) -> T + Sync,
-) -> Vec<T> {
-    let count = u32::try_from(parts.len()).unwrap_or(u32::MAX);
-    let parts: Vec<Mutex<Option<P>>> = parts.into_iter().map(|p| Mutex::new(Some(p))).collect();
-    let answers = map_with(count, threads, make, |buffers, item| {
-        let part = parts.get(item as usize)?.lock().ok()?.take()?;
-        Some(work(buffers, item, part))
-    });
-    answers.0.into_iter().flatten().collect()
+/// Those of a team that work on one thing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Crew<'a> {
+    helpers: Option<&'a ThreadPool>,
+    pub(crate) threads: usize,
+}
+
+impl Crew<'_> {
+    /// Some of them.
+    pub(crate) fn at_most(self, threads: usize) -> Self {
+        Self {
+            threads: self.threads.min(threads),
+            ..self
+        }
+    }
+
+    /// Calls `work` for every number below `count`. The answers come back in the order of the numbers.
+    pub(crate) fn map<T: Send>(self, count: u32, work: impl Fn(u32) -> T + Sync) -> Vec<T> {
+        self.map_with(count, |_| (), |(), item| work(item)).0
+    }
+
+    /// As [`Crew::map`], with buffers that `make` makes once for each thread, told its number. They come back, too, in any
+    /// order.
+    pub(crate) fn map_with<B: Send, T: Send>(
+        self,
+        count: u32,
+        make: impl Fn(usize) -> B + Sync,
+        work: impl Fn(&mut B, u32) -> T + Sync,
+    ) -> (Vec<T>, Vec<B>) {
+        let next = AtomicU32::new(0);
+        let all = Mutex::new((Vec::new(), Vec::new()));
+        let run = |thread: usize| {
+            let mut buffers = make(thread);
+            let mut done = Vec::new();
+            loop {
+                let item = next.fetch_add(1, Ordering::Relaxed);
+                if item >= count {
+                    break;
+                }
+                done.push((item, work(&mut buffers, item)));
+            }
+            let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+            all.0.append(&mut done);
+            all.1.push(buffers);
+        };
+        let run = &run;
+        match self.helpers {
+            Some(helpers) if self.threads > 1 && count > 1 => helpers.in_place_scope(|scope| {
+                for thread in 1..self.threads {
+                    scope.spawn(move |_| run(thread));
+                }
+                run(0);
+            }),
+            _ => run(0),
+        }
+        let (mut answers, buffers) = all.into_inner().unwrap_or_else(PoisonError::into_inner);
+        answers.sort_unstable_by_key(|(item, _)| *item);
+        let answers = answers.into_iter().map(|(_, answer)| answer);
+        (answers.collect(), buffers)
+    }
+
+    /// As [`Crew::map_with`], for each of `parts` with its number; each is taken by one thread.
+    pub(crate) fn map_parts<B: Send, P: Send, T: Send>(
+        self,
+        parts: Vec<P>,
+        make: impl Fn(usize) -> B + Sync,
+        work: impl Fn(&mut B, u32, P) -> T + Sync,
+    ) -> Vec<T> {
+        let count = u32::try_from(parts.len()).unwrap_or(u32::MAX);
+        let parts: Vec<Mutex<Option<P>>> = parts.into_iter().map(|p| Mutex::new(Some(p))).collect();
+        let answers = self.map_with(count, make, |buffers, item| {
+            let part = parts.get(item as usize)?.lock().ok()?.take()?;
+            Some(work(buffers, item, part))
+        });
+        answers.0.into_iter().flatten().collect()
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::Team;
+
     #[test]
     fn answers_come_back_in_order_for_any_number_of_threads() {
         for threads in 1..5 {
-            let squares = super::map(1000, threads, |n| n * n);
+            let team = Team::new(threads);
+            let squares = team.crew().map(1000, |n| n * n);
             assert!(
                 (0..1000).zip(squares).all(|(n, square)| square == n * n),
                 "{threads} threads"
@@ -90,9 +135,9 @@ mod tests {
         for threads in 1..5 {
             let mut bytes = vec![0_u8; 1000];
             let parts: Vec<&mut [u8]> = bytes.chunks_mut(7).collect();
-            let lens = super::map_parts(
+            let team = Team::new(threads);
+            let lens = team.crew().map_parts(
                 parts,
-                threads,
                 |_| (),
                 |(), item, part| {
                     part.fill((item % 200).try_into().expect("a small number"));
@@ -105,9 +150,21 @@ mod tests {
                     .zip(&bytes)
                     .all(|(at, &byte)| usize::from(byte) == at / 7 % 200)
             );
-            let (_, sums) = super::map_with(1000, threads, |_| 0, |sum, n| *sum += n);
+            let (_, sums) = team.crew().map_with(1000, |_| 0, |sum, n| *sum += n);
             assert_eq!(sums.len(), threads);
             assert_eq!(sums.into_iter().sum::<u32>(), 999 * 500);
+        }
+    }
+
+    #[test]
+    fn a_panic_of_any_thread_reaches_the_caller() {
+        for threads in 1..5 {
+            let panics = std::panic::catch_unwind(|| {
+                let team = Team::new(threads);
+                team.crew()
+                    .map(1000, |n| assert_ne!(n, 999, "the last one"));
+            });
+            assert!(panics.is_err(), "{threads} threads");
         }
     }
 }

@@ -26,7 +26,6 @@ use crate::image::Image;
 use crate::inodes::known;
 use crate::layout::{Layout, SUPER_AT, feature};
 use crate::open::Volume;
-use crate::parallel;
 use crate::problem::Code;
 use crate::{Error, Hands};
 
@@ -132,15 +131,17 @@ pub(crate) fn run(
     let mut known: Vec<u8> = zeroed(inodes.into()).map_err(|_| Census::no_memory(layout))?;
     let spans: Vec<&mut [u8]> = known.chunks_mut(SPAN as usize).collect();
     let buffers = |_| Buffers::default();
-    let scans = parallel::map_parts(spans, hands.threads, buffers, |buffers, span, known| {
-        let first = 1 + span * SPAN;
-        if hands.cancel.is_set() {
-            return GroupScan::default();
-        }
-        let scan = scan_span(scan, first, known, hands, buffers);
-        hands.progress.found_more(scan.findings.len());
-        scan
-    });
+    let scans = hands
+        .crew
+        .map_parts(spans, buffers, |buffers, span, known| {
+            let first = 1 + span * SPAN;
+            if hands.cancel.is_set() {
+                return GroupScan::default();
+            }
+            let scan = scan_span(scan, first, known, hands, buffers);
+            hands.progress.found_more(scan.findings.len());
+            scan
+        });
     let mut xattrs = Vec::new();
     for scan in scans {
         findings.extend(scan.findings);

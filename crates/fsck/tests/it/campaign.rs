@@ -122,12 +122,18 @@ pub(crate) const EXPLAINED: &[(&str, Finder, &str)] = &[
     ("inode 5.i_file_acl", Finder::Ours, RESERVED_ACL),
     ("inode 6.i_file_acl", Finder::Ours, RESERVED_ACL),
     ("inode 7.i_file_acl", Finder::Ours, RESERVED_ACL),
+    ("inode 8.i_file_acl", Finder::Ours, RESERVED_ACL),
     ("inode 9.i_file_acl", Finder::Ours, RESERVED_ACL),
     ("inode 10.i_file_acl", Finder::Ours, RESERVED_ACL),
     (
         "p4.links.too-low",
         Finder::Ours,
         "e2fsck takes a directory's count of 1 for `not counted` without the feature for it",
+    ),
+    (
+        "journal: inode 8.first block[8]",
+        Finder::E2fsck,
+        "e2fsck -n wants to pass on the error that a kernel noted in the journal, cannot, and exits 9",
     ),
 ];
 
