@@ -1,4 +1,4 @@
-//! Programs that make images, timed beside each other, and the sources that they read.
+//! Programs that make images, timed beside each other, the file systems that they write to, and the sources that they read.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 
 use crate::table::Row;
 
-/// A program and its arguments; `image` is removed before each round.
+/// A program and its arguments; the word `image` stands for the image, which is removed before each round.
 #[derive(Debug)]
 pub struct Contender {
     name: &'static str,
@@ -19,7 +19,7 @@ pub struct Contender {
 }
 
 impl Contender {
-    /// The words are separated by spaces; the first one is the program, unless it is ours.
+    /// The words are separated by spaces; the first one is the program, `mkfs` is ours.
     #[must_use]
     pub fn new(name: &'static str, words: &str) -> Self {
         Self {
@@ -36,11 +36,64 @@ impl Contender {
     }
 }
 
+/// A file system in memory for images.
+#[derive(Debug)]
+pub struct Place {
+    /// What it is.
+    pub what: &'static str,
+    dir: PathBuf,
+    mounted: bool,
+}
+
+impl Place {
+    /// A folder that is there already.
+    #[must_use]
+    pub fn at(what: &'static str, dir: PathBuf) -> Self {
+        Self {
+            what,
+            dir,
+            mounted: false,
+        }
+    }
+
+    /// Mounts a tmpfs of its own; `None`, and a word about it, where that is not allowed or there is no such option.
+    ///
+    /// # Errors
+    /// A folder that cannot be made.
+    pub fn mount(what: &'static str, dir: PathBuf, options: &str) -> Result<Option<Self>> {
+        std::fs::create_dir(&dir)?;
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+            .arg(&dir)
+            .output();
+        let mounted = mount.is_ok_and(|output| output.status.success());
+        if !mounted {
+            eprintln!("left out: images on {what}, which cannot be mounted here");
+            return Ok(None);
+        }
+        Ok(Some(Self { what, dir, mounted }))
+    }
+
+    fn image(&self) -> PathBuf {
+        self.dir.join("image")
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.mounted {
+            let _ = Command::new("umount").arg(&self.dir).status();
+        }
+    }
+}
+
 /// Where and how often.
 #[derive(Debug)]
 pub struct Bench {
-    /// The folder in which programs run; they write a file `image`.
+    /// The folder in which programs run, where the sources are.
     pub dir: PathBuf,
+    /// Where images go, one after the other.
+    pub places: Vec<Place>,
     /// Our program.
     pub ours: PathBuf,
     /// Rounds; figures are their medians.
@@ -55,17 +108,21 @@ impl Bench {
         clippy::cast_precision_loss,
         reason = "durations are far below 2^52 ns"
     )]
-    fn round(&self, contender: &Contender) -> Result<Option<f64>> {
-        let image = self.dir.join("image");
-        let _ = std::fs::remove_file(&image);
-        let program = match contender.name {
-            "ext2dax" => self.ours.as_path(),
-            _ => Path::new(&contender.words[0]),
+    fn round(&self, contender: &Contender, image: &Path) -> Result<Option<f64>> {
+        let _ = std::fs::remove_file(image);
+        let program = match contender.words[0].as_str() {
+            "mkfs" => self.ours.as_path(),
+            other => Path::new(other),
         };
+        let words = contender.words[1..].iter();
+        let words = words.map(|word| match word.as_str() {
+            "image" => image.as_os_str(),
+            other => other.as_ref(),
+        });
         let mut command = Command::new(program);
-        command.current_dir(&self.dir).args(&contender.words[1..]);
+        command.current_dir(&self.dir).args(words);
         if contender.name == "cat" {
-            command.stdout(File::create(&image)?);
+            command.stdout(File::create(image)?);
         } else {
             command.stdout(Stdio::null());
         }
@@ -80,26 +137,33 @@ impl Bench {
         Ok(Some(took))
     }
 
-    /// All rounds of one row.
+    /// All rounds of one row on each place.
     ///
     /// # Errors
     /// A program that fails.
-    pub fn row(&self, what: &str, mut contenders: Vec<Contender>) -> Result<Row> {
+    pub fn rows(&self, what: &str, mut contenders: Vec<Contender>) -> Result<Vec<Row>> {
         contenders.retain(|contender| !self.without.iter().any(|name| name == contender.name));
+        let places = self.places.iter();
+        places
+            .map(|place| self.row(&format!("{what}, on {}", place.what), &contenders, place))
+            .collect()
+    }
+
+    fn row(&self, what: &str, contenders: &[Contender], place: &Place) -> Result<Row> {
         let mut times: Vec<Vec<f64>> = vec![Vec::new(); contenders.len()];
         for round in 0..self.rounds {
             for (contender, times) in contenders.iter().zip(&mut times) {
                 if contender.once && round > 0 {
                     continue;
                 }
-                match self.round(contender)? {
+                match self.round(contender, &place.image())? {
                     Some(took) => times.push(took),
                     None if round == 0 => eprintln!("missing: {}", contender.name),
                     None => {}
                 }
             }
         }
-        let _ = std::fs::remove_file(self.dir.join("image"));
+        let _ = std::fs::remove_file(place.image());
         let (mut medians, mut spread) = (Vec::new(), Vec::new());
         for (contender, mut times) in contenders.iter().zip(times) {
             times.sort_by(f64::total_cmp);

@@ -50,11 +50,18 @@ impl Row {
 
     /// Asks to be at least `factor` times as fast as `peer`.
     #[must_use]
-    pub fn faster_than(mut self, factor: f64, peer: &str) -> Self {
-        if let Some(ns) = self.of(peer) {
-            let ratio = ns / self.ours();
+    pub fn faster_than(self, factor: f64, peer: &str) -> Self {
+        let ours = self.times.first().map(|(name, _)| name.clone());
+        self.is_faster_than(&ours.unwrap_or_default(), factor, peer)
+    }
+
+    /// Asks one of ours to be at least `factor` times as fast as `peer`.
+    #[must_use]
+    pub fn is_faster_than(mut self, ours: &str, factor: f64, peer: &str) -> Self {
+        if let (Some(ns), Some(own)) = (self.of(peer), self.of(ours)) {
+            let ratio = ns / own;
             self.targets.push((
-                format!("{ratio:.1}x as fast as {peer}, wanted {factor}x"),
+                format!("{ours}: {ratio:.1}x as fast as {peer}, wanted {factor}x"),
                 ratio >= factor,
             ));
         }

@@ -20,6 +20,7 @@ use crate::source::scan::{self, Holes};
 use crate::tree::{Body, Numbered, Tree};
 
 mod fill;
+mod huge;
 mod inodes;
 mod out;
 

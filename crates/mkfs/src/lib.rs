@@ -79,6 +79,8 @@ extern crate alloc;
 #[cfg(feature = "std")]
 mod attributes;
 #[cfg(feature = "std")]
+mod buffer;
+#[cfg(feature = "std")]
 mod digest;
 #[cfg(feature = "std")]
 mod few;

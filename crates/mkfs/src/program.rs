@@ -10,7 +10,7 @@ use clap::{CommandFactory as _, Parser as _};
 
 use ext2dax_undo::Undo;
 
-use crate::{Before, FillError, FilledPlan, Plan};
+use crate::{Before, FillError, FilledPlan, Plan, Refusal};
 
 mod args;
 mod config;
@@ -176,6 +176,12 @@ fn plan(args: &Args, request: &mut Request, found: &Found) -> anyhow::Result<Pla
     let filled = args.contents.filling(request, room)?.plan(tree);
     let filled = filled.map_err(|error| match error {
         FillError::Source(error) => anyhow::anyhow!("{error}"),
+        // What made the limit was not asked for: a file that is there already.
+        FillError::Refusal(Refusal::ContentsTooLarge { .. })
+            if request.size == Asked::Nothing && found.is_file() =>
+        {
+            anyhow::anyhow!("{name}: {error}; give a size, or auto for the smallest one")
+        }
         other => anyhow::anyhow!("{name}: {other}"),
     })?;
     let wanted = room.unwrap_or(filled.len_bytes());

@@ -384,6 +384,19 @@ impl Open<'_> {
         }
     }
 
+    /// Bytes of a file of its own, or of a piece of an archive, from `offset` on.
+    pub(crate) fn len_from(&self, offset: u64) -> u64 {
+        match self {
+            Self::Bytes(bytes) => (bytes.len() as u64).saturating_sub(offset),
+            Self::File(_, _, stamp) => stamp.size.saturating_sub(offset),
+            Self::Pieces(_, pieces) => {
+                let next = pieces.partition_point(|piece| piece.offset + piece.len <= offset);
+                let piece = pieces.get(next).filter(|piece| piece.offset <= offset);
+                piece.map_or(0, |piece| piece.offset + piece.len - offset)
+            }
+        }
+    }
+
     /// Where the bytes of a range are if they are one piece of one file: for copies inside the kernel.
     pub(crate) fn place(&self, offset: u64, len: u64) -> Option<(&File, u64)> {
         match self {

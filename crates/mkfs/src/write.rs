@@ -210,6 +210,12 @@ impl<E> Image<'_, E> {
         u64::from(block) << self.plan.geometry.block_bits()
     }
 
+    /// Whether bytes that nobody has written are zero.
+    #[cfg(feature = "std")]
+    pub(crate) fn was_zero(&self) -> bool {
+        self.before == Before::Zeroes
+    }
+
     fn put(&self, at: u64, bytes: &[u8]) -> Result<(), E> {
         (self.write)(at, bytes)
     }

@@ -386,6 +386,28 @@ impl Pmem {
             .sync(self.origin + range.start..self.origin + range.end)
     }
 
+    /// Gives a range its memory before the first store, where the medium is memory that the system hands out page by page:
+    /// in pages of 2 MiB, each of which one entry can map. The range starts and ends where such pages do, see
+    /// [`Pmem::huge_phase`]. Bytes stay what they are; what had no memory yet is zero.
+    ///
+    /// True: the range has it, and no store into it can be refused for want of memory. False: the medium has no such pages,
+    /// or not enough memory for them; nothing is known about the range then, and nothing is wrong with it.
+    ///
+    /// # Panics
+    /// If the range leaves the handle's slice.
+    pub fn populate_huge(&self, range: Range<u64>) -> bool {
+        assert!(
+            range.start <= range.end && range.end <= self.len(),
+            "large pages for {range:?} in {} bytes",
+            self.len()
+        );
+        self.writable()
+            && self
+                .window
+                .region()
+                .populate_huge(self.origin + range.start..self.origin + range.end)
+    }
+
     /// A length as this machine counts; one that does not fit lies outside every region.
     #[inline(always)]
     #[track_caller]

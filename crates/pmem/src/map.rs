@@ -9,6 +9,8 @@ use memmap2::{Advice, MmapOptions, MmapRaw};
 
 use crate::raw::region::{Persist, PmemRegion, SyncFailed};
 
+mod huge;
+
 /// Memory of the process that starts out zero and is gone with it.
 #[derive(Debug)]
 pub struct AnonRegion {
@@ -76,22 +78,23 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 enum Mapping {
     Cached(MmapRaw),
-    Synchronous(Synchronous),
+    /// Nothing that msync would have to write.
+    Memory(Pages),
 }
 
-/// A mapping made with MAP_SYNC, which memmap2 cannot make.
+/// A mapping that memmap2 cannot make: with MAP_SYNC, or at a place that is chosen.
 #[derive(Debug)]
-struct Synchronous {
+struct Pages {
     base: NonNull<u8>,
     len: usize,
 }
 
 // SAFETY: an address range that belongs to this value alone; the memory may be accessed from every thread.
-unsafe impl Send for Synchronous {}
+unsafe impl Send for Pages {}
 // SAFETY: as above.
-unsafe impl Sync for Synchronous {}
+unsafe impl Sync for Pages {}
 
-impl Drop for Synchronous {
+impl Drop for Pages {
     fn drop(&mut self) {
         // SAFETY: made by `mmap` with this length; nobody else unmaps it, and the region that lends it out is gone.
         let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len) };
@@ -129,7 +132,7 @@ impl Shared {
         let base = unsafe { mmap(std::ptr::null_mut(), len, prot, flags, file, offset) }.ok()?;
         let base = NonNull::new(base.cast())?;
         Some(Shared {
-            map: Mapping::Synchronous(Synchronous { base, len }),
+            map: Mapping::Memory(Pages { base, len }),
             writable,
         })
     }
@@ -139,14 +142,14 @@ impl Shared {
             Mapping::Cached(map) => {
                 NonNull::new(map.as_mut_ptr()).expect("a mapping is never at address 0")
             }
-            Mapping::Synchronous(map) => map.base,
+            Mapping::Memory(map) => map.base,
         }
     }
 
     pub(crate) fn len(&self) -> usize {
         match &self.map {
             Mapping::Cached(map) => map.len(),
-            Mapping::Synchronous(map) => map.len,
+            Mapping::Memory(map) => map.len,
         }
     }
 
@@ -193,6 +196,10 @@ unsafe impl PmemRegion for crate::open::FileRegion {
 
     fn read_once(&self, at: u64, to: &mut [u8]) -> bool {
         self.read_past_mapping(at, to)
+    }
+
+    fn populate_huge(&self, range: Range<u64>) -> bool {
+        self.populate_range(range)
     }
 
     fn writable(&self) -> bool {

@@ -258,6 +258,11 @@ impl FileRegion {
         }
     }
 
+    /// Large pages for a range: of memory, not of a page cache that belongs to a disk.
+    pub(crate) fn populate_range(&self, range: Range<u64>) -> bool {
+        self.medium == Medium::MemoryFile && self.map.populate_huge(range)
+    }
+
     pub(crate) fn sync_range(&self, range: Range<u64>) -> io::Result<()> {
         match self.medium {
             // Both answer an error to msync, and need none.
@@ -378,6 +383,12 @@ fn map(
         && let Some(map) = Shared::synchronous(file, offset, len, access.writes())
     {
         return Ok((map, Medium::DaxFile));
+    }
+    if medium == Medium::MemoryFile
+        && aligned
+        && let Some(map) = Shared::congruent(file, offset, len, access.writes())
+    {
+        return Ok((map, medium));
     }
     Ok((Shared::new(file, offset, len, access.writes())?, medium))
 }

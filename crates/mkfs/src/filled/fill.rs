@@ -8,7 +8,8 @@ use ext2dax_format::{FileType, GroupNr};
 use zerocopy::IntoBytes as _;
 use zerocopy::little_endian::U32;
 
-use super::out::{Medium, Out};
+use super::huge::Huge;
+use super::out::{Copying, Medium, Out};
 use super::{FillError, FilledPlan};
 use crate::layout::branch::Branch;
 use crate::layout::names::{Name, Packing, Writer};
@@ -125,7 +126,11 @@ impl FilledPlan {
         let steps = self.steps();
         let all = steps.len() as u64;
         let progress = Mutex::new((0, progress));
-        let out = || Out::new(medium);
+        let huge = match image.was_zero() {
+            true => Huge::below(medium.pmem(), &self.written(), self.threads),
+            false => Huge::default(),
+        };
+        let out = || Out::new(medium, &huge);
         let found = parallel::try_map(steps.len(), self.threads, out, |out, nr| {
             let mut digests = Vec::new();
             match &steps[nr] {
@@ -152,6 +157,25 @@ impl FilledPlan {
         }
         image.write_bad_blocks(&self.layout.bad)?;
         Ok(found.into_iter().flatten().collect())
+    }
+
+    /// Bytes that will be written without a gap: contents, and tables that are full. Ascending, apart from each other.
+    fn written(&self) -> Vec<Range<u64>> {
+        let geometry = self.plan.geometry();
+        let mut all = self.layout.taken.clone();
+        let full = self.plan.usage.inodes / geometry.inodes_per_group();
+        let groups = geometry.all_groups().take(full as usize);
+        all.extend(groups.flat_map(|group| self.plan.table_runs(group)));
+        all.sort_unstable();
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        for (from, to) in all {
+            let (from, to) = (self.offset(from), self.offset(to));
+            match ranges.last_mut() {
+                Some(last) if last.end == from => last.end = to,
+                _ => ranges.push(from..to),
+            }
+        }
+        ranges
     }
 
     fn is_large(&self, place: u32) -> bool {
@@ -333,18 +357,24 @@ impl FilledPlan {
             u64::from(extent.logical) << bits,
             self.offset(extent.physical),
         );
-        let mut done = 0;
-        if self.content.is_none() {
-            // Nobody asks for a digest, so the bytes need not come here at all.
-            done = out.copy_inside(open, from, to, len)?;
-        }
+        // A digest is of bytes that were seen, so they come here in any case: only sharing is worth a call then.
+        let (how, digested) = match self.content {
+            None => (Copying::Any, false),
+            Some(_) => (Copying::Shared, true),
+        };
+        let copied = out.copy_inside(open, from, to, len, how)?;
+        let mut done = if digested { 0 } else { copied };
         while done < len {
             let step = usize::try_from(len - done)
                 .unwrap_or(Out::MAX)
                 .min(Out::MAX);
-            let room = out.dirty_room(to + done, step)?;
+            let room = if done + step as u64 <= copied {
+                out.scratch(step)?
+            } else {
+                out.dirty_room(to + done, step)?
+            };
             open.read_at(from + done, room)?;
-            if self.content.is_some() {
+            if digested {
                 let bytes = usize::try_from(size.saturating_sub(from + done)).unwrap_or(step);
                 digests.push(digest::of_bytes(&room[..bytes.min(step)]));
             }

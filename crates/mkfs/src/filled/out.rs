@@ -5,8 +5,10 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 
 use ext2dax_pmem::Pmem;
-use rustix::fs::copy_file_range;
+use rustix::fs::{copy_file_range, fstat, fstatfs};
 
+use super::huge::Huge;
+use crate::buffer::Buffer;
 use crate::source::Open;
 
 /// Where an image goes.
@@ -54,10 +56,20 @@ const WORTH_A_CALL: u64 = 256 << 10;
 /// Bytes gathered before they are written.
 const GATHER: usize = 512 << 10;
 
+/// Whether bytes are only copied if that is done by sharing blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Copying {
+    /// By whatever the kernel finds best.
+    Any,
+    /// By sharing alone, so that a copy costs no time and no room.
+    Shared,
+}
+
 /// A writer of one thread.
 pub(super) struct Out<'a> {
     medium: Medium<'a>,
-    bytes: Box<[u8]>,
+    huge: &'a Huge,
+    bytes: Buffer,
     /// How many of `bytes` are waiting.
     used: usize,
     /// Where they belong.
@@ -65,10 +77,11 @@ pub(super) struct Out<'a> {
 }
 
 impl<'a> Out<'a> {
-    pub(super) fn new(medium: Medium<'a>) -> Self {
+    pub(super) fn new(medium: Medium<'a>, huge: &'a Huge) -> Self {
         Self {
             medium,
-            bytes: vec![0; GATHER].into(),
+            huge,
+            bytes: Buffer::new(GATHER),
             used: 0,
             at: 0,
         }
@@ -95,6 +108,12 @@ impl<'a> Out<'a> {
         Ok(&mut self.bytes[from..from + len])
     }
 
+    /// Room for bytes that go nowhere.
+    pub(super) fn scratch(&mut self, len: usize) -> io::Result<&mut [u8]> {
+        self.flush()?;
+        Ok(&mut self.bytes[..len])
+    }
+
     /// Lets the kernel copy, or share blocks where the file system can, as far as it goes: whoever calls does the rest.
     pub(super) fn copy_inside(
         &mut self,
@@ -102,32 +121,66 @@ impl<'a> Out<'a> {
         from: u64,
         to: u64,
         len: u64,
+        how: Copying,
     ) -> io::Result<u64> {
+        // A piece of a block, such as the end of a file, is for the caller, who pads it.
+        let whole = len.min(open.len_from(from)) & !4095;
+        if whole < WORTH_A_CALL {
+            return Ok(0);
+        }
         let (Some((file, offset)), Some((source, from))) =
-            (self.medium.file, open.place(from, len))
+            (self.medium.file, open.place(from, whole))
         else {
             return Ok(0);
         };
-        if len < WORTH_A_CALL {
+        let wanted = match how {
+            Copying::Any => !self.huge.run(to, to + whole).0,
+            Copying::Shared => share_blocks(source, file),
+        };
+        if !wanted {
             return Ok(0);
         }
         self.flush()?;
         let mut done = 0;
-        while done < len {
+        while done < whole {
             let (mut from, mut to) = (from + done, offset + to + done);
-            let step = usize::try_from(len - done).unwrap_or(usize::MAX);
+            let step = usize::try_from(whole - done).unwrap_or(usize::MAX);
             match copy_file_range(source, Some(&mut from), file, Some(&mut to), step) {
                 Ok(0) | Err(_) => break,
                 Ok(copied) => done += copied as u64,
             }
         }
-        // A piece of a block is for the caller, who pads it.
-        Ok(done - done % 4096)
+        Ok(done & !4095)
     }
 
-    /// Writes what was gathered.
+    /// Writes what was gathered: with stores where nothing can refuse them any more, which several threads can do at once.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         let used = std::mem::take(&mut self.used);
-        self.medium.write(self.at, &self.bytes[..used])
+        let mut rest = &self.bytes[..used];
+        let (mut at, end) = (self.at, self.at + used as u64);
+        while !rest.is_empty() {
+            let (has_memory, stop) = self.huge.run(at, end);
+            let len = usize::try_from(stop - at).expect("at most what was gathered");
+            let (now, later) = rest.split_at(len);
+            if has_memory {
+                self.medium.pmem.write(at, now);
+            } else {
+                self.medium.write(at, now)?;
+            }
+            (at, rest) = (stop, later);
+        }
+        Ok(())
     }
+}
+
+/// Whether two files lie on one file system that can have a block in both.
+fn share_blocks(source: &File, target: &File) -> bool {
+    // Linux magic numbers, statfs(2): XFS, btrfs, bcachefs, OCFS2. One that was made without the ability copies instead.
+    const SHARING: [u64; 4] = [0x5846_5342, 0x9123_683e, 0xca45_1a4e, 0x7461_636f];
+    let device = |file| fstat(file).map(|stat| stat.st_dev).ok();
+    device(source).is_some()
+        && device(source) == device(target)
+        && fstatfs(target).is_ok_and(|system| {
+            u64::try_from(system.f_type).is_ok_and(|magic| SHARING.contains(&magic))
+        })
 }

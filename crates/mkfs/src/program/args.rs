@@ -279,12 +279,16 @@ impl Args {
             (!self.features.is_empty(), "-O"),
             (self.usage.is_some(), "-T"),
             (self.super_only, "-S"),
-            (self.undo.is_some(), "-z"),
             (self.bad_blocks.is_some(), "-l"),
             (self.contents.asks_for_space(), "--free"),
         ];
         if let Some((_, name)) = table.iter().find(|row| row.0) {
             bail!("{name}: shapes a new file system; --merge keeps the one that is there");
+        }
+        if self.undo.is_some() {
+            bail!(
+                "-z: a merge cannot be taken back; keep a copy of the image (cp --sparse=always --reflink=auto)"
+            );
         }
         let keys = self.extended.iter().flat_map(|list| list.split(','));
         for word in keys.filter(|word| !word.is_empty()) {

@@ -22,7 +22,7 @@ pub(crate) fn apply(lists: &[String], request: &mut Request) -> anyhow::Result<(
 fn apply_one(key: &str, value: Option<&str>, request: &mut Request) -> anyhow::Result<()> {
     let options = &mut request.options;
     let needed = || value.context("needs a value");
-    let number = || -> anyhow::Result<u32> { needed()?.parse().context("not a number") };
+    let number = || -> anyhow::Result<u32> { needed()?.parse().ok().context("not a number") };
     match key {
         "offset" => {
             request.offset = size::parse_size(needed()?, 1)?;
@@ -50,7 +50,12 @@ fn apply_one(key: &str, value: Option<&str>, request: &mut Request) -> anyhow::R
                 bail!("must be 0, 1 or 2");
             }
         }
-        "resize" => options.resize_to = Some(number()?),
+        "resize" => {
+            // A bare number counts blocks, as for mke2fs.
+            let bytes = size::parse_size(needed()?, options.block_size)?;
+            let blocks = u32::try_from(bytes / u64::from(options.block_size));
+            options.resize_to = Some(blocks.context("more blocks than ext2 has")?);
+        }
         "stride" => options.raid.0 = u16::try_from(number()?).context("must be below 65536")?,
         "stripe_width" | "stripe-width" => options.raid.1 = number()?,
         "revision" => options.revision = number()?,

@@ -36,7 +36,12 @@ fn print_text(
 ) -> io::Result<()> {
     let plan = image.plan();
     let (geometry, raw) = (plan.geometry(), plan.superblock());
-    let verb = if made { "made" } else { "would make" };
+    let verb = match (made, args.super_only) {
+        (true, false) => "made",
+        (true, true) => "wrote the superblocks and descriptors of",
+        (false, false) => "would make",
+        (false, true) => "would write the superblocks and descriptors of",
+    };
     writeln!(
         out,
         "{}: {verb} {} bytes: {} blocks of {}, {} groups, {} inodes of {}",
@@ -98,7 +103,7 @@ fn contents(out: &mut impl Write, filled: &FilledPlan) -> io::Result<()> {
         filled.data_bytes() / 1024
     )?;
     let coverage = filled.coverage();
-    if coverage.large_files > 0 {
+    if coverage.large_bytes > 0 {
         writeln!(
             out,
             "{} files of 2 MiB and more: {}.{:02} % of their bytes in whole aligned steps of 2 MiB",

@@ -68,6 +68,10 @@ impl Found {
         self.kind == Kind::Missing
     }
 
+    pub(crate) fn is_file(&self) -> bool {
+        matches!(self.kind, Kind::File(_))
+    }
+
     /// Bytes for the image: as asked, else what there is.
     pub(crate) fn len(&self, size: Asked, in_blocks: bool) -> anyhow::Result<u64> {
         let (name, offset) = (self.name(), self.offset);

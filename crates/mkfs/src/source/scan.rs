@@ -7,6 +7,7 @@ use std::os::fd::AsFd as _;
 use rustix::fs::SeekFrom;
 
 use super::{Blocks, Contents, Data, Open, SourceError};
+use crate::buffer::Buffer;
 use crate::few::Few;
 use crate::parallel;
 use crate::tree::{Body, NodeId, Tree};
@@ -57,7 +58,7 @@ pub(crate) fn run(
     let batches = batches(&steps);
     let found = {
         let (tree, steps) = (&*tree, &steps);
-        let buffer = || vec![0; BUFFER];
+        let buffer = || Buffer::new(BUFFER);
         parallel::try_map(batches.len(), threads, buffer, |buffer, nr| {
             let found = steps[batches[nr].clone()].iter().map(|(id, from, to)| {
                 let Body::Regular(contents) = &tree.node(*id).body else {

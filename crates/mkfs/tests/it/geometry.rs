@@ -103,7 +103,7 @@ fn shape_equals_mke2fs_over_options() {
         edit_features(&mut options.features, edit).unwrap();
         options
     };
-    let table: [(Options, &[&str], u64); 17] = [
+    let table: [(Options, &[&str], u64); 18] = [
         (
             Options {
                 revision: 0,
@@ -219,6 +219,14 @@ fn shape_equals_mke2fs_over_options() {
                 ..base.clone()
             },
             &["-b", "1024", "-E", "resize=2000000"],
+            30 * MIB,
+        ),
+        (
+            Options {
+                resize_to: Some(4 << 20),
+                ..base.clone()
+            },
+            &["-b", "1024", "-E", "resize=4g"],
             30 * MIB,
         ),
     ];

@@ -13,5 +13,6 @@ mod matrix;
 mod merge;
 mod program;
 mod refusals;
+mod sharing;
 mod tree;
 mod trees;

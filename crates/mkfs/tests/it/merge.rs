@@ -255,6 +255,10 @@ fn what_does_not_fit_is_refused_before_anything_changes() {
     refuse(&["-d", "nowhere"], "No such file");
     refuse(&["-d", "base", "-L", "x"], "-L: shapes a new file system");
     refuse(
+        &["-d", "base", "-z", "undo"],
+        "-z: a merge cannot be taken back",
+    );
+    refuse(
         &["-d", "base", "-E", "root_owner=1:1"],
         "-E root_owner: shapes",
     );

@@ -74,6 +74,8 @@ fn every_refusal_is_one_line_and_leaves_no_file() {
             "must be 0, 1 or 2",
         ),
         ("-E resize=100 x 8m", "-E resize=100"),
+        ("-E resize=more x 8m", "-E resize=more: size more: must be"),
+        ("-E resize=20t x 8m", "more blocks than ext2 has"),
         ("-E encoding=utf8 x 8m", "ext4 feature"),
         ("-r 0 -I 256 x 8m", "inodes of revision 0 have 128 bytes"),
         ("-r 0 -O filetype x 8m", "need revision 1"),

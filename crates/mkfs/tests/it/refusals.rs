@@ -203,3 +203,47 @@ fn a_target_that_fills_up_is_an_error_and_keeps_the_old_file() {
         (&b"old"[..], 1 + usize::from(empty.status.success()))
     );
 }
+
+/// A file that is there says how large the image is to be, as for mke2fs. Whoever makes an image of the smallest size again, with
+/// one file more, has given no size at all: the word that asks for a new one is part of the answer.
+#[test]
+fn an_image_that_has_grown_is_refused_with_a_way_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path();
+    fs::create_dir(at.join("s")).unwrap();
+    fs::write(at.join("s/a"), noise(50_000, 1)).unwrap();
+    let made = |args: &[&str]| assert!(run(at, args).status.success(), "{args:?}");
+    made(&["-q", "-d", "s", "image"]);
+    let before = fs::read(at.join("image")).unwrap();
+    fs::write(at.join("s/b"), noise(500_000, 2)).unwrap();
+    refused(
+        at,
+        &["-F", "-d", "s", "image"],
+        "give a size, or auto for the smallest one",
+    );
+    refused(at, &["-F", "-d", "s", "image", "100k"], "has 100");
+    assert!(
+        before == fs::read(at.join("image")).unwrap(),
+        "nothing happened"
+    );
+    made(&["-q", "-F", "-d", "s", "image", "auto"]);
+    assert!(fs::read(at.join("image")).unwrap().len() > 550_000);
+}
+
+/// Superblocks alone are not an image that was made.
+#[test]
+fn superblocks_alone_are_reported_as_that() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path();
+    let text = |args: &[&str]| {
+        let output = run(at, args);
+        assert!(output.status.success(), "{args:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(text(&["image", "8m"]).starts_with("image: made 8388608 bytes"));
+    let report = text(&["-S", "-F", "image"]);
+    assert!(
+        report.starts_with("image: wrote the superblocks and descriptors of 8388608 bytes"),
+        "{report}"
+    );
+}

@@ -82,6 +82,13 @@ pub unsafe trait PmemRegion: Send + Sync {
         false
     }
 
+    /// Gives a range that is zero so far its memory now, in pages of 2 MiB, whole ones only. True: it has it, and no store
+    /// into the range can be refused for want of memory. False: nothing is known; the range can be used as before.
+    fn populate_huge(&self, range: Range<u64>) -> bool {
+        let _ = range;
+        false
+    }
+
     /// Whether stores are allowed; if not, [`Pmem`](crate::Pmem) panics on them.
     fn writable(&self) -> bool {
         true

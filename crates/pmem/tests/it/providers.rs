@@ -358,3 +358,86 @@ fn bytes_read_once_come_through_the_mapping_where_pages_are_large() {
         }
     }
 }
+
+/// What the kernel says of the mapping of a file: bytes that large entries map.
+fn mapped_large(path: &Path) -> u64 {
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let name = path.to_str().unwrap();
+    let lines = maps.lines().skip_while(|line| !line.ends_with(name));
+    let large = lines
+        .filter_map(|line| line.strip_prefix("ShmemPmdMapped:"))
+        .next()
+        .expect("a mapping of the file");
+    let kib: u64 = large.trim().trim_end_matches(" kB").parse().unwrap();
+    kib << 10
+}
+
+/// A tmpfs gives out pages of 4 KiB, one by one, and an image on it could never be mapped 2 MiB at a time.
+#[test]
+fn a_file_in_memory_gets_large_pages_that_one_entry_maps() {
+    use std::os::unix::fs::MetadataExt as _;
+    const HUGE: u64 = 2 << 20;
+    for (dir, medium) in folders() {
+        let path = image(dir.path(), 4 * HUGE + 8192);
+        std::fs::write(&path, b"before").unwrap();
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(4 * HUGE + 8192)
+            .unwrap();
+        // Where the region starts must not matter: large pages are those of the file.
+        let region = FileRegion::open_at(&path, Access::ReadWrite, 4096, None).unwrap();
+        let pmem = Pmem::new(region);
+        let first = HUGE - 4096;
+        assert!(!pmem.populate_huge(0..HUGE), "not where a page starts");
+        assert!(!pmem.populate_huge(first..first + 4096), "no whole page");
+        pmem.write(first + 7, b"a store");
+        if medium != Medium::MemoryFile {
+            assert!(!pmem.populate_huge(first..first + HUGE), "{medium:?}");
+            continue;
+        }
+        assert_eq!(pmem.huge_phase(), Some(1));
+        if !pmem.populate_huge(first..first + 2 * HUGE) {
+            assert!(std::env::var_os("CI").is_none(), "no large pages");
+            eprintln!("skipped: this kernel gives no large pages of tmpfs");
+            continue;
+        }
+        assert_eq!(mapped_large(&path), 2 * HUGE);
+        let blocks = std::fs::metadata(&path).unwrap().blocks() * 512;
+        assert_eq!(blocks, 2 * HUGE + 4096, "the rest stays a hole");
+        pmem.write(first + HUGE + 9, b"another");
+        let bytes = std::fs::read(&path).unwrap();
+        let at = |at: u64, text: &[u8]| bytes[at as usize..].starts_with(text);
+        assert!(at(0, b"before\0") && at(HUGE + 7, b"a store\0"));
+        assert!(at(2 * HUGE + 9, b"another\0"));
+        let stored = bytes.iter().filter(|&&byte| byte != 0).count();
+        assert_eq!(stored, 6 + 7 + 7, "everything else is zero");
+    }
+}
+
+/// Asking a full file system is an answer, not a signal in the one who asks.
+#[test]
+fn large_pages_that_do_not_fit_are_refused() {
+    const HUGE: u64 = 2 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let mount = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=3m", "tmpfs"])
+        .arg(dir.path())
+        .output();
+    if !mount.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: no tmpfs of our own can be mounted here");
+        return;
+    }
+    let path = image(dir.path(), 4 * HUGE);
+    let pmem = Pmem::new(FileRegion::open(&path, Access::ReadWrite).unwrap());
+    let answers: Vec<bool> = (0..4)
+        .map(|nr| pmem.populate_huge(nr * HUGE..(nr + 1) * HUGE))
+        .collect();
+    assert!(!answers[1..].contains(&true), "{answers:?}");
+    drop(pmem);
+    let unmounted = std::process::Command::new("umount")
+        .arg(dir.path())
+        .status();
+    assert!(unmounted.unwrap().success());
+}

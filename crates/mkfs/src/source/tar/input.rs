@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use super::header::UNIT;
+use crate::buffer::Buffer;
 
 /// What an archive is packed with, by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +52,7 @@ pub(super) enum Input {
 pub(super) struct Spool {
     file: File,
     len: u64,
-    buffer: Vec<u8>,
+    buffer: Buffer,
 }
 
 impl Input {
@@ -206,7 +207,7 @@ impl Spool {
         Ok(Self {
             file,
             len: 0,
-            buffer: vec![0; 256 << 10],
+            buffer: Buffer::new(256 << 10),
         })
     }
 
