@@ -7,7 +7,7 @@
 //! `huge=within_size`, whose files can be mapped 2 MiB at a time. Sources lie on the tmpfs that is there. Who may not mount gets
 //! the figures of that one alone.
 //! Every contender is a program that is started and ends; the time is the one on the wall. Rounds are interleaved, figures
-//! are medians. A program that is missing is named and asks for nothing. Rows are empty-files, small-files, one-file,
+//! are medians; each that counts has one before it that does not. A program that is missing is named and asks for nothing. Rows are empty-files, small-files, one-file,
 //! tar-1, tar-64, tar-1000, tar-20000 (an archive of 1 GiB in so many files) and sparse; `--only` takes the row of its
 //! word, or those that go on behind it with a dash. Sources are kept in DIR for the next run. genext2fs makes blocks of 1 KiB unless
 //! it is told otherwise (`genext2fs-4k`), so ours is there with such blocks, too (`ext2dax-1k`).

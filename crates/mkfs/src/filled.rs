@@ -16,7 +16,7 @@ use crate::options::{Inodes, Options, Refusal};
 use crate::plan::first::derived_seed;
 use crate::plan::{Plan, Usage};
 use crate::source::SourceError;
-use crate::source::scan::{self, Holes};
+use crate::source::scan::{self, Holes, Look};
 use crate::tree::{Body, Numbered, Tree};
 
 mod fill;
@@ -88,6 +88,10 @@ pub struct Filling {
     pub latest: Option<i64>,
     /// Whether files with equal attributes outside their inodes have them in one block.
     pub share_attributes: bool,
+    /// Large files of which no sample has a block of zeroes are taken to have none: their bytes are read once, when they are
+    /// copied, and not before that, too. If it was wrong [`FilledPlan::write`] answers [`FillError::Zeroes`], and the smallest
+    /// image is smaller than the plan says. If it was right the image is the same.
+    pub hopeful: bool,
     /// Threads that read and copy; 0 stands for 1.
     pub threads: usize,
 }
@@ -102,6 +106,8 @@ pub enum FillError {
     Source(SourceError),
     /// The target cannot be written.
     Target(std::io::Error),
+    /// A file has a block of zeroes that no sample showed: see [`Filling::hopeful`].
+    Zeroes,
 }
 
 impl fmt::Display for FillError {
@@ -110,6 +116,7 @@ impl fmt::Display for FillError {
             Self::Refusal(refusal) => refusal.fmt(f),
             Self::Source(error) => error.fmt(f),
             Self::Target(error) => error.fmt(f),
+            Self::Zeroes => f.write_str("a block of zeroes in a file of which samples had none"),
         }
     }
 }
@@ -158,13 +165,18 @@ impl Filling {
             options.features = Default::default();
         }
         let threads = self.threads.max(1);
+        let look = if self.hopeful {
+            Look::Samples
+        } else {
+            Look::All
+        };
         tree.settle_root(&options);
         let numbered = Numbered::new(&mut tree, &options)?;
         scan::run(
             &mut tree,
             &numbered.order,
             options.block_size,
-            self.holes,
+            (self.holes, look),
             threads,
         )?;
         let from_contents = options.uuid.is_none();

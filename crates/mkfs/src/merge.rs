@@ -15,7 +15,7 @@ use ext2dax_format::{Compat, FileType, Geometry, RoCompat};
 
 use crate::layout::Needs;
 use crate::options::Options;
-use crate::source::scan::{self, Holes};
+use crate::source::scan::{self, Holes, Look};
 use crate::source::{Lossy, SourceError, Why};
 use crate::tree::{Node, NodeId, Numbered, Tree};
 use crate::write::Progress;
@@ -178,7 +178,7 @@ impl Merging {
             &mut tree,
             &numbered.order,
             options.block_size,
-            self.holes,
+            (self.holes, Look::All),
             self.threads.max(1),
         )?;
         // New directories are packed in the order of names, without an index.

@@ -82,7 +82,7 @@ fn make(args: &Args) -> anyhow::Result<()> {
     if args.merge {
         return merge::run(args);
     }
-    let request = &mut args.request()?;
+    let request = args.request()?;
     let warnings = request.warnings.iter().filter(|_| !args.quiet);
     for note in request
         .notes
@@ -92,6 +92,22 @@ fn make(args: &Args) -> anyhow::Result<()> {
     {
         let _ = writeln!(std::io::stderr(), "mkfs.ext2dax: {note}");
     }
+    // What is made anew can be begun again.
+    let hopeful = !args.dry_run
+        && !args.super_only
+        && args.undo.is_none()
+        && args.contents.can_be_read_again();
+    match make_once(args, request, hopeful) {
+        Err(error) if matches!(error.downcast_ref(), Some(FillError::Zeroes)) => {
+            make_once(args, args.request()?, false)
+        }
+        made => made,
+    }
+}
+
+/// Makes the image; `hopeful` as in [`Filling`](crate::Filling).
+fn make_once(args: &Args, mut request: Request, hopeful: bool) -> anyhow::Result<()> {
+    let request = &mut request;
     let found = Target::look(&args.image, request.offset)?;
     if !request.reproducible || request.random_uuid {
         request
@@ -99,7 +115,7 @@ fn make(args: &Args) -> anyhow::Result<()> {
             .uuid
             .get_or_insert_with(|| *uuid::Uuid::new_v4().as_bytes());
     }
-    let mut image = plan(args, request, &found)?;
+    let mut image = plan(args, request, &found, hopeful && !found.is_device())?;
     let missing = found.is_missing();
     let target = found.sized(image.wanted);
     if args.undo.is_some() && missing {
@@ -148,7 +164,12 @@ impl Planned {
     }
 }
 
-fn plan(args: &Args, request: &mut Request, found: &Found) -> anyhow::Result<Planned> {
+fn plan(
+    args: &Args,
+    request: &mut Request,
+    found: &Found,
+    hopeful: bool,
+) -> anyhow::Result<Planned> {
     let name = found.name().to_string();
     if !args.contents.given() && request.root_label.is_none() {
         let len = found.len(request.size, request.explicit_block_size)?;
@@ -173,8 +194,10 @@ fn plan(args: &Args, request: &mut Request, found: &Found) -> anyhow::Result<Pla
         let value = [label.as_bytes(), b"\0"].concat();
         tree.attribute("/", b"security.selinux", &value)?;
     }
-    let filled = args.contents.filling(request, room)?.plan(tree);
-    let filled = filled.map_err(|error| match error {
+    let filling = args.contents.filling(request, room, hopeful)?;
+    let filled = filling.plan(tree).map_err(|error| match error {
+        // It may fit with the holes that nobody has looked for.
+        FillError::Refusal(Refusal::ContentsTooLarge { .. }) if hopeful => FillError::Zeroes.into(),
         FillError::Source(error) => anyhow::anyhow!("{error}"),
         // What made the limit was not asked for: a file that is there already.
         FillError::Refusal(Refusal::ContentsTooLarge { .. })
@@ -273,6 +296,7 @@ fn write(
             opened.commit()
         }
         Err(FillError::Source(error)) => Err(error.into()),
+        Err(error @ FillError::Zeroes) => Err(error.into()),
         Err(error) => anyhow::bail!("{}: {error}", target.name()),
     }
 }

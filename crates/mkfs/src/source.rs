@@ -249,6 +249,8 @@ pub(crate) struct Contents {
     pub(crate) data: Data,
     /// Blocks that are not holes, ascending, never adjacent: known after [`scan::run`].
     pub(crate) blocks: Few<Blocks>,
+    /// Only samples were looked at: that no other block is zero shows when they are copied.
+    pub(crate) sampled: bool,
 }
 
 /// Where the bytes are.
@@ -319,6 +321,7 @@ impl Contents {
             size,
             data,
             blocks: Few::None,
+            sampled: false,
         }
     }
 
@@ -409,10 +412,12 @@ impl Open<'_> {
         }
     }
 
-    /// Whether it is a file of its own of which each byte has a place on its medium, as far as one can tell.
+    /// Whether each byte has a place on its medium, as far as one can tell.
     pub(crate) fn is_allocated(&self) -> bool {
-        let Self::File(file, _, stamp) = self else {
-            return false;
+        let (file, stamp) = match self {
+            Self::Bytes(_) => return true,
+            Self::Pieces(_, pieces) => return pieces.len() == 1,
+            Self::File(file, _, stamp) => (file, stamp),
         };
         let sectors = rustix::fs::fstat(file).map_or(0, |stat| stat.st_blocks);
         u64::try_from(sectors).is_ok_and(|sectors| sectors >= stamp.size.div_ceil(512))

@@ -14,7 +14,7 @@ use super::{FillError, FilledPlan};
 use crate::layout::branch::Branch;
 use crate::layout::names::{Name, Packing, Writer};
 use crate::layout::{Branches, Extent, runs_of};
-use crate::source::Open;
+use crate::source::{Contents, Open, scan};
 use crate::tree::{Body, NodeId};
 use crate::write::{Before, Image, Progress};
 use crate::{Plan, digest, parallel, plan};
@@ -338,15 +338,14 @@ impl FilledPlan {
         }
         let open = contents.open(&self.tree)?;
         for extent in extents {
-            self.copy_extent(&open, contents.size, *extent, out, digests)?;
+            self.copy_extent((contents, &open), *extent, out, digests)?;
         }
         Ok(open.check_unchanged()?)
     }
 
     fn copy_extent(
         &self,
-        open: &Open<'_>,
-        size: u64,
+        (contents, open): (&Contents, &Open<'_>),
         extent: Extent,
         out: &mut Out<'_>,
         digests: &mut Vec<u128>,
@@ -357,13 +356,11 @@ impl FilledPlan {
             u64::from(extent.logical) << bits,
             self.offset(extent.physical),
         );
-        // A digest is of bytes that were seen, so they come here in any case: only sharing is worth a call then.
-        let (how, digested) = match self.content {
-            None => (Copying::Any, false),
-            Some(_) => (Copying::Shared, true),
-        };
+        // A digest is of bytes that were seen, and so is the answer to a guess: only sharing is worth a call then.
+        let seen = self.content.is_some() || contents.sampled;
+        let how = if seen { Copying::Shared } else { Copying::Any };
         let copied = out.copy_inside(open, from, to, len, how)?;
-        let mut done = if digested { 0 } else { copied };
+        let mut done = if seen { 0 } else { copied };
         while done < len {
             let step = usize::try_from(len - done)
                 .unwrap_or(Out::MAX)
@@ -374,8 +371,12 @@ impl FilledPlan {
                 out.dirty_room(to + done, step)?
             };
             open.read_at(from + done, room)?;
-            if digested {
-                let bytes = usize::try_from(size.saturating_sub(from + done)).unwrap_or(step);
+            if contents.sampled && scan::has_zeroes(room, self.plan.geometry().block_size()) {
+                return Err(FillError::Zeroes);
+            }
+            if self.content.is_some() {
+                let rest = contents.size.saturating_sub(from + done);
+                let bytes = usize::try_from(rest).unwrap_or(step);
                 digests.push(digest::of_bytes(&room[..bytes.min(step)]));
             }
             done += step as u64;

@@ -104,6 +104,12 @@ impl ContentsArgs {
         }
     }
 
+    /// Whether the sources are there for a second look.
+    pub(crate) fn can_be_read_again(&self) -> bool {
+        let mut sources = self.sources.iter().map(Path::new);
+        sources.all(|path| path.is_dir() || path.is_file())
+    }
+
     pub(crate) fn threads(&self) -> usize {
         let all = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         self.threads.unwrap_or_else(all).clamp(1, 64)
@@ -220,7 +226,12 @@ impl ContentsArgs {
     }
 
     /// What to do with them; `room` is the size of an existing target.
-    pub(crate) fn filling(&self, request: &Request, room: Option<u64>) -> anyhow::Result<Filling> {
+    pub(crate) fn filling(
+        &self,
+        request: &Request,
+        room: Option<u64>,
+        hopeful: bool,
+    ) -> anyhow::Result<Filling> {
         let size = match (request.size, room) {
             (Asked::Bytes(bytes), _) => Size::Bytes(bytes),
             (Asked::Nothing, Some(room)) => Size::Bytes(room),
@@ -247,6 +258,7 @@ impl ContentsArgs {
             holes: self.holes()?,
             latest: request.latest,
             share_attributes: request.share_attributes,
+            hopeful,
             threads: self.threads(),
         })
     }

@@ -68,6 +68,10 @@ impl Found {
         self.kind == Kind::Missing
     }
 
+    pub(crate) fn is_device(&self) -> bool {
+        self.kind == Kind::Device
+    }
+
     pub(crate) fn is_file(&self) -> bool {
         matches!(self.kind, Kind::File(_))
     }

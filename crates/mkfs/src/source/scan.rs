@@ -24,6 +24,16 @@ pub enum Holes {
     Fill,
 }
 
+/// How much of the files is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Every byte.
+    All,
+    /// Of large files without holes some samples: they are read once then, when they are copied, and whoever copies them
+    /// sees whether that was right.
+    Samples,
+}
+
 /// Bytes that one step of a thread looks at; larger files are shared by several threads.
 const STEP: u64 = 16 << 20;
 /// Bytes read at a time: a buffer of this size stays in the processor's cache.
@@ -40,9 +50,10 @@ pub(crate) fn run(
     tree: &mut Tree,
     files: &[NodeId],
     block_size: u32,
-    holes: Holes,
+    (holes, look): (Holes, Look),
     threads: usize,
 ) -> Result<(), SourceError> {
+    let mut sampled: Vec<NodeId> = Vec::new();
     let mut steps: Vec<Step> = Vec::new();
     for &id in files {
         let Body::Regular(contents) = &tree.node(id).body else {
@@ -50,6 +61,12 @@ pub(crate) fn run(
         };
         match in_memory(contents, tree, block_size, holes) {
             Some(found) => give(tree, id, found),
+            None if look == Look::Samples
+                && holes == Holes::Zeroes
+                && seems_full(contents, tree, block_size)? =>
+            {
+                sampled.push(id);
+            }
             None => split(contents, tree, block_size, holes, |from, to| {
                 steps.push((id, from, to));
             })?,
@@ -69,10 +86,44 @@ pub(crate) fn run(
             found.collect::<Result<Vec<_>, SourceError>>()
         })?
     };
+    for id in sampled {
+        if let Body::Regular(contents) = &mut tree.node_mut(id).body {
+            let len = contents.size.div_ceil(u64::from(block_size));
+            let len = u32::try_from(len).expect("sizes were checked before");
+            push(&mut contents.blocks, Blocks { start: 0, len });
+            contents.sampled = true;
+        }
+    }
     for (&(id, ..), found) in steps.iter().zip(found.into_iter().flatten()) {
         give(tree, id, found);
     }
     Ok(())
+}
+
+/// Whether a large file has no hole, and no block of zeroes in any of the samples.
+fn seems_full(contents: &Contents, tree: &Tree, block_size: u32) -> Result<bool, SourceError> {
+    const SAMPLES: u64 = 16;
+    if contents.size < STEP {
+        return Ok(false);
+    }
+    let open = contents.open(tree)?;
+    if !open.is_allocated() {
+        return Ok(false);
+    }
+    let mut bytes = Buffer::new(BUFFER);
+    for nr in 0..SAMPLES {
+        let at = contents.size / SAMPLES * nr;
+        open.read_at(at - at % u64::from(block_size), &mut bytes)?;
+        if has_zeroes(&bytes, block_size) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether one of the blocks is zero.
+pub(crate) fn has_zeroes(bytes: &[u8], block_size: u32) -> bool {
+    bytes.chunks(block_size as usize).any(is_zero)
 }
 
 /// Adds blocks that were found.

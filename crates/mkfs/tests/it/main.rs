@@ -11,6 +11,7 @@ mod images;
 mod judge;
 mod matrix;
 mod merge;
+mod once;
 mod program;
 mod refusals;
 mod sharing;
