@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use ext2dax_pmem::Buffer;
 use zerocopy::IntoBytes as _;
 use zerocopy::little_endian::U64;
 
 use crate::Hands;
 use crate::bits::BitMap;
-use crate::buffer::Buffer;
 use crate::census::Census;
 use crate::finding::Finding;
 use crate::fix::Fix;

@@ -23,7 +23,6 @@
 mod armed;
 mod bitmaps;
 mod bits;
-mod buffer;
 mod cancel;
 mod census;
 mod claims;

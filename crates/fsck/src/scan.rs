@@ -17,8 +17,9 @@ pub(crate) use tree::{Slot, TRANSLATOR, TreeWalk, Visit};
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use ext2dax_pmem::Buffer;
+
 use crate::bits::zeroed;
-use crate::buffer::Buffer;
 use crate::census::{Census, Counts, Dir, Kind, XattrRef};
 use crate::finding::Finding;
 use crate::fix::{Fix, Patch};

@@ -79,8 +79,6 @@ extern crate alloc;
 #[cfg(feature = "std")]
 mod attributes;
 #[cfg(feature = "std")]
-mod buffer;
-#[cfg(feature = "std")]
 mod digest;
 #[cfg(feature = "std")]
 mod few;

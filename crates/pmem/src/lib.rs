@@ -18,6 +18,7 @@
 
 extern crate alloc;
 
+mod buffer;
 mod handle;
 #[cfg(feature = "std")]
 #[expect(
@@ -38,6 +39,7 @@ mod raw;
 mod recorder;
 mod word;
 
+pub use buffer::Buffer;
 pub use handle::Pmem;
 #[cfg(feature = "std")]
 pub use map::AnonRegion;

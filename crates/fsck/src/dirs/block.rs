@@ -1,11 +1,11 @@
 //! One directory block: its entries, one by one.
 
+use ext2dax_pmem::Buffer;
 use hashbrown::HashSet;
 
 use super::htree::Index;
 use super::names::Names;
 use super::{DirBlock, DirScan};
-use crate::buffer::Buffer;
 use crate::census::{Dir, Kind};
 use crate::dirs;
 use crate::finding::Finding;

@@ -1,8 +1,9 @@
 //! The walk over an inode's block tree, depth first, in place.
 
+use ext2dax_pmem::Buffer;
+
 use super::indirect::is_zero;
 use super::inode::{RESIZE_INO, Subject, field};
-use crate::buffer::Buffer;
 use crate::census::{Census, Kind};
 use crate::finding::Finding;
 use crate::fix::Fix;

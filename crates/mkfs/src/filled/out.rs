@@ -4,11 +4,10 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
-use ext2dax_pmem::Pmem;
+use ext2dax_pmem::{Buffer, Pmem};
 use rustix::fs::{copy_file_range, fstat, fstatfs};
 
 use super::huge::Huge;
-use crate::buffer::Buffer;
 use crate::source::Open;
 
 /// Where an image goes.

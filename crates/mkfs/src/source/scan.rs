@@ -4,10 +4,10 @@
 use std::ops::Range;
 use std::os::fd::AsFd as _;
 
+use ext2dax_pmem::Buffer;
 use rustix::fs::SeekFrom;
 
 use super::{Blocks, Contents, Data, Open, SourceError};
-use crate::buffer::Buffer;
 use crate::few::Few;
 use crate::parallel;
 use crate::tree::{Body, NodeId, Tree};

@@ -6,8 +6,9 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use ext2dax_pmem::Buffer;
+
 use super::header::UNIT;
-use crate::buffer::Buffer;
 
 /// What an archive is packed with, by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

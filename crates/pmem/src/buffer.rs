@@ -1,6 +1,7 @@
-//! Buffers for what is copied out of the image.
+//! Buffers for bytes that are copied, out of a region or by the kernel.
 
-use std::ops::{Deref, DerefMut};
+use alloc::vec::Vec;
+use core::ops::{Deref, DerefMut};
 
 use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes, KnownLayout};
 
@@ -11,25 +12,26 @@ struct Line([u8; 64]);
 
 /// Bytes that start on a line of the cache.
 ///
-/// Structures of the image lie on lines, too, and some processors copy by `rep movsb`, the kernel's way and ours, a
+/// What is copied starts on a line, too, most of the time, and some processors copy by `rep movsb`, the kernel's way and ours, a
 /// third as fast when the destination is a few bytes ahead of the source within a line: 118 MB in 60 ms instead of 19
 /// (AMD, family 25). What the allocator gives for a large buffer is 16 bytes ahead of a page.
 #[derive(Debug, Default)]
-pub(crate) struct Buffer {
+pub struct Buffer {
     lines: Vec<Line>,
     len: usize,
 }
 
 impl Buffer {
     /// So many zeroes.
-    pub(crate) fn new(len: usize) -> Self {
+    #[must_use]
+    pub fn new(len: usize) -> Self {
         let mut buffer = Self::default();
         buffer.resize(len);
         buffer
     }
 
     /// Changes the length. Bytes that come into use are what they were when they were last in use, or zeroes.
-    pub(crate) fn resize(&mut self, len: usize) {
+    pub fn resize(&mut self, len: usize) {
         let lines = len.div_ceil(size_of::<Line>());
         if lines > self.lines.len() {
             self.lines.resize(lines, Line::new_zeroed());
