@@ -12,6 +12,9 @@ pub(crate) const MAGIC: u16 = 0xEF53;
 pub(crate) const SUPER_AT: u64 = 1024;
 pub(crate) const ROOT_INO: u32 = 2;
 
+/// The field with the first group of descriptors that stand by themselves.
+pub(crate) const FIRST_META_BG: &str = "s_first_meta_bg";
+
 /// Feature bits that the checks ask for.
 pub(crate) mod feature {
     pub(crate) const COMPAT_IMAGIC: u32 = 0x2;
@@ -186,6 +189,9 @@ impl Layout {
         let descs_per_block = block_size / 32;
         let desc_blocks = groups.div_ceil(descs_per_block);
         let table_blocks = inodes_per_group.div_ceil(per_block);
+        if incompat & feature::INCOMPAT_META_BG != 0 {
+            check.at_most(FIRST_META_BG, sb.s_first_meta_bg.get(), desc_blocks);
+        }
         check.done()?;
         if u64::from(blocks) << (10 + block_log) > region {
             return Err(Unfit::TooLarge { blocks, block_size });

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::finding::Finding;
 use crate::fix::{Fix, Patch};
 use crate::image::Image;
-use crate::layout::{SUPER_AT, feature};
+use crate::layout::{SUPER_AT, feature, saturate};
 use crate::open::{self, Volume};
 use crate::problem::Code;
 use crate::scan::{self, Subject, TreeWalk, Visit, field};
@@ -227,19 +227,20 @@ pub(crate) fn needs_replay(volume: &Volume, findings: &[Finding]) -> bool {
 /// The fields of a journal's superblock that say how to read it. Linux `ext4/journal.rst`, "Super Block"; all of it is
 /// big-endian. An error number there makes every driver call the file system damaged.
 fn check_journal_super(image: &Image, volume: &Volume, ino_at: u64, findings: &mut Vec<Finding>) {
-    const LAST_KNOWN_INCOMPAT: u32 = 0x3F;
+    const KNOWN_INCOMPAT: u32 = 0x3F;
     let layout = &volume.layout;
     let raw = image.inode(ino_at);
     let start = layout.at(raw.i_block[0].get());
     let word = |offset: u64| image.le32(start + offset).swap_bytes();
-    let blocks = raw.i_size.get() / layout.block_size;
+    let size = u64::from(raw.i_size_high.get()) << 32 | u64::from(raw.i_size.get());
+    let blocks = saturate(size / u64::from(layout.block_size));
     let second = word(4) == 4;
     let unknown = [
         ("s_blocktype", word(4), second || word(4) == 3),
         (
             "s_feature_incompat",
             word(40),
-            !second || word(40) <= LAST_KNOWN_INCOMPAT,
+            !second || word(40) & !KNOWN_INCOMPAT == 0,
         ),
         ("s_feature_ro_compat", word(44), !second || word(44) == 0),
     ];

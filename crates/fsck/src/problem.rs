@@ -114,6 +114,8 @@ problems! {
         "superblock counts {found} inodes, its groups hold {expected}" => "store the number of the groups";
     SuperInodesPerGroup "p0.super.inodes-per-group" Preamble Damage Manual
         "the superblock has {found} inodes a group; the count of all and the bitmaps have {expected}" => "store what they have";
+    SuperFirstMetaBg "p0.super.first-meta-bg" Preamble Damage Manual
+        "s_first_meta_bg is {found}, more than there are descriptor blocks; the descriptors are where {expected} has them" => "store that";
     SuperReserved "p0.super.reserved-blocks" Preamble Damage Manual
         "{found} descriptor blocks are reserved, which meets the groups' own blocks; the resize inode has {expected}" => "store what it has";
     DescFromBackup "p0.group.from-backup" Preamble Damage Manual

@@ -282,6 +282,7 @@ fn stage(checked: &Checked, finding: &Finding) -> u8 {
         | Code::SuperInodesCount
         | Code::SuperInodesPerGroup
         | Code::SuperReserved
+        | Code::SuperFirstMetaBg
         | Code::DescFromBackup => 0,
         Code::BadBlocksGroup => 1,
         Code::OrphanHead | Code::OrphanLink => 2,

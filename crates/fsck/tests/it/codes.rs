@@ -68,6 +68,7 @@ const ROWS: &[Row] = &[
     row("p0.super.field", "groups", &["p5.count."], Finds, |lab| lab.sb(28, 4, 3)),
     row("p0.super.inodes-count", "1k", &[], Finds, |lab| lab.sb(0, 4, lab.sb_get(0, 4) + 8)),
     row("p0.super.inodes-per-group", "1k", &[], Finds, |lab| lab.sb(40, 4, lab.sb_get(40, 4) + 64)),
+    row("p0.super.first-meta-bg", "meta-bg", &[], Finds, |lab| { lab.lose_backups(); lab.sb(260, 4, 9); }),
     row("p0.super.reserved-blocks", "1k", &[], Finds, |lab| lab.sb(206, 2, lab.sb_get(206, 2) + 9)),
     row("p0.group.from-backup", "groups", &["p5.count."], Finds, |lab| lab.desc(0, 0, 4, 0)),
     row("p0.group.block-bitmap", "1k", &["p5."], Finds, |lab| lab.desc(0, 0, 4, 1)),

@@ -140,16 +140,28 @@ impl Lab {
         self.target.bytes[at..at + size].fill(byte);
     }
 
+    /// The first blocks of the groups that hold a backup superblock.
+    fn backups(&self) -> Vec<usize> {
+        let (size, in_group) = (self.target.block_size, self.get(1024 + 32, 4));
+        let blocks = (self.target.first + in_group..).step_by(in_group);
+        let inside = blocks.take_while(|block| (block + 2) * size <= self.target.bytes.len());
+        inside
+            .filter(|block| self.get(block * size + 56, 2) == 0xEF53)
+            .collect()
+    }
+
     /// Stores a field of a group's descriptor in every copy behind a backup superblock.
     pub(crate) fn in_backups(&mut self, group: usize, field: usize, width: usize, value: u64) {
         let size = self.target.block_size;
-        let in_group = self.get(1024 + 32, 4);
-        let mut block = self.target.first + in_group;
-        while (block + 2) * size <= self.target.bytes.len() {
-            if self.get(block * size + 56, 2) == 0xEF53 {
-                self.put((block + 1) * size + group * 32 + field, width, value);
-            }
-            block += in_group;
+        for block in self.backups() {
+            self.put((block + 1) * size + group * 32 + field, width, value);
+        }
+    }
+
+    /// Leaves no backup superblock that anybody could take for one.
+    pub(crate) fn lose_backups(&mut self) {
+        for block in self.backups() {
+            self.fill(block as u64, 0);
         }
     }
 

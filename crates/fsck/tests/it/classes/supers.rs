@@ -10,6 +10,8 @@ pub(crate) const CLASSES: &[Class] = &[
     class("superblock says nonsense, no backup", SIZES, &[], |lab| { lab.sb(32, 4, 0); lab.sb(40, 4, 0); }),
     class("log block size out of range, no backup", SIZES, &[], |lab| lab.sb(24, 4, 99)),
     class("first meta group too far", &["meta-bg"], &[], |lab| lab.sb(260, 4, 1000)),
+    class("first meta group too far, no backup", &["meta-bg"], &["p0.super.first-meta-bg"], |lab| { lab.lose_backups(); lab.sb(260, 4, 1000); }),
+    class("first meta group where there is one", &["meta-bg"], &[], |lab| lab.sb(260, 4, 1)),
     class("resize inode beside meta_bg", &["meta-bg"], &[], |lab| lab.sb(92, 4, lab.sb_get(92, 4) | 0x10)),
     class("meta_bg beside the resize inode", &["groups"], &[], |lab| lab.sb(96, 4, lab.sb_get(96, 4) | 0x10)),
     class("meta_bg beside the resize inode, no backup", SIZES, &[], |lab| lab.sb(96, 4, lab.sb_get(96, 4) | 0x10)),
