@@ -130,11 +130,6 @@ pub(crate) const EXPLAINED: &[(&str, Finder, &str)] = &[
         Finder::Ours,
         "e2fsck takes a directory's count of 1 for `not counted` without the feature for it",
     ),
-    (
-        "journal: inode 8.first block[8]",
-        Finder::E2fsck,
-        "e2fsck -n wants to pass on the error that a kernel noted in the journal, cannot, and exits 9",
-    ),
 ];
 
 /// Who finds something where the other does not.
