@@ -129,26 +129,38 @@ fn main() -> Result<()> {
     image.finish()
 }
 
-/// The images of the two servers, and how much of them is written to before anything is timed.
+/// The images of the two servers.
 const SERVED_MIB: u64 = 160;
-const USED_MIB: u64 = 110;
 /// How long a server may take to remove what was closed.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Writes over what is free and gives it back. Memory for an image that grows comes from tmpfs, page by page, and would be
 /// most of an append otherwise.
 fn use_all(dir: &Path) -> Result<()> {
     let path = dir.join("all");
+    let free = || rustix::fs::statvfs(dir).map(|counts| counts.f_bfree);
+    let before = free()?;
     let mut file = std::fs::File::create(&path)?;
     let chunk = vec![0x5a; 1 << 20];
-    for _ in 0..USED_MIB {
-        std::io::Write::write_all(&mut file, &chunk)?;
+    // To the last block: what is left out is where one server or the other puts its next file.
+    loop {
+        match std::io::Write::write_all(&mut file, &chunk) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => break,
+            Err(error) => return Err(error.into()),
+        }
     }
+    // fuse2fs does not always give back what was removed while it was open.
+    file.set_len(0)?;
     drop(file);
     std::fs::remove_file(path)?;
-    // fuse2fs may remove it some time after that. lost+found stays.
     let start = Instant::now();
-    while std::fs::read_dir(dir)?.count() > 1 && start.elapsed() < PATIENCE {
+    while free()? + 16 < before {
+        anyhow::ensure!(
+            start.elapsed() < PATIENCE,
+            "{}: what was removed still takes its space",
+            dir.display()
+        );
         std::thread::sleep(Duration::from_millis(10));
     }
     Ok(())
