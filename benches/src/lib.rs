@@ -3,6 +3,7 @@
 //! Machines are shared and noisy, so nothing here asserts a time. Each comparison interleaves its contenders round by
 //! round and reports medians and ratios: what one run says of all of them is worth more than two runs apart.
 
+pub mod bulk;
 pub mod fsck;
 pub mod fusemount;
 pub mod loopmount;

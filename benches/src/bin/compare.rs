@@ -11,6 +11,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use ext2dax_benches::bulk;
 use ext2dax_benches::fusemount::FuseMount;
 use ext2dax_benches::loopmount::LoopMount;
 use ext2dax_benches::micro::{Runner, micro};
@@ -98,6 +99,9 @@ fn main() -> Result<()> {
     }
     if wanted("data") {
         data(&image, kernel, rounds)?.into_iter().for_each(print);
+        bulk::reads(&image, base.path(), kernel, rounds)?
+            .into_iter()
+            .for_each(print);
     }
     if wanted("names") {
         names(&image, base.path(), kernel, rounds, files)?

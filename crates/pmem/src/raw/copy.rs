@@ -48,7 +48,15 @@ mod x86 {
         "inc rdi",
         "dec rcx",
         "jmp 4b",
+        // A destination less than 32 bytes ahead of the source within a page makes the microcode of some processors go
+        // byte by byte: 1.2 ms a MiB instead of 40 us (AMD, family 25), and a large buffer of the C library starts 16 bytes
+        // behind a page. The loop above takes 40 us there, too.
         "5:",
+        "lea rax, [rdi - 1]",
+        "sub rax, rsi",
+        "and eax, 4095",
+        "cmp eax, 31",
+        "jb 2b",
         "rep movsb",
         "jmp ext2dax_pmem_copy_resume",
         // Non-temporal: whole lines of the destination bypass the cache. The caller fences.

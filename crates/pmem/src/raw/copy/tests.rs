@@ -45,6 +45,39 @@ fn every_length_and_alignment_is_copied_exactly() {
     }
 }
 
+/// Large copies take another way where source and destination lie almost alike within a page.
+#[test]
+fn large_copies_are_exact_wherever_the_two_sides_lie_within_a_page() {
+    const ROOM: usize = 3 * 4096;
+    let source = pattern(ROOM);
+    let mut target = vec![0_u8; 2 * ROOM];
+    // The first byte of the target that lies within its page as the source does.
+    let alike = (source.as_ptr() as usize).wrapping_sub(target.as_ptr() as usize) % 4096;
+    for (name, copy) in ROUTINES {
+        for ahead in (0..70).chain([2048, 4064, 4095]) {
+            for len in [2047, 2048, 2049, 4096, 5001] {
+                target.fill(0);
+                let start = alike + ahead;
+                // SAFETY: both ranges are inside their vectors, which are not used meanwhile.
+                let left = unsafe {
+                    copy(
+                        target.as_mut_ptr().wrapping_add(start),
+                        source.as_ptr(),
+                        len,
+                    )
+                };
+                assert_eq!(left, 0);
+                let (before, rest) = target.split_at(start);
+                let (copied, behind) = rest.split_at(len);
+                assert!(
+                    copied == &source[..len] && before.iter().chain(behind).all(|&b| b == 0),
+                    "{name}: {len} bytes, {ahead} ahead"
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn zeroes_reach_every_byte_and_no_other() {
     for zero in [
