@@ -28,7 +28,8 @@ impl Questions {
         }
     }
 
-    /// Asks about one finding: y, n, or a for this and all that follow. The end of input is a no to everything.
+    /// Asks about one finding: y, n, or a for this and all that follow. An empty line takes the answer that the question
+    /// shows in brackets, as e2fsck does. The end of input is a no to everything.
     pub(super) fn ask(&mut self, finding: &Finding) -> bool {
         if self.all {
             return true;
@@ -36,7 +37,7 @@ impl Questions {
         println(&finding.text());
         while !self.ended {
             let mut out = io::stdout().lock();
-            let _ = write!(out, "  {} (y, n, a for all)? ", finding.action());
+            let _ = write!(out, "  {}<y> (y, n, a for all)? ", finding.action());
             let _ = out.flush();
             let mut line = String::new();
             self.asking.store(true, Ordering::Relaxed);
@@ -47,7 +48,7 @@ impl Questions {
                 break;
             }
             match line.trim().to_ascii_lowercase().as_str() {
-                "y" | "yes" => return true,
+                "" | "y" | "yes" => return true,
                 "n" | "no" => return false,
                 "a" | "all" => {
                     self.all = true;

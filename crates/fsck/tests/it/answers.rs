@@ -1,5 +1,5 @@
-//! Questions on a terminal: each answer is about one finding, `a` about this and all that follow, and the end of input is a
-//! no to everything that is left. script(1) is the terminal.
+//! Questions on a terminal: each answer is about one finding, `a` about this and all that follow, an empty line takes the
+//! answer that is shown, and the end of input is a no to everything that is left. script(1) is the terminal.
 
 use std::fs;
 use std::io::Write as _;
@@ -10,14 +10,14 @@ use crate::judge::{e2fsck, have, ours, scratch};
 use crate::lab::Lab;
 use crate::samples;
 
-/// Runs the program on a terminal on which somebody types; its exit status.
-fn converse(image: &Path, typed: &str) -> i32 {
+/// Runs the program on a terminal on which somebody types; its exit status and what is to be read on the terminal.
+fn converse(image: &Path, typed: &str) -> (i32, String) {
     let program = env!("CARGO_BIN_EXE_fsck-ext2dax");
     let command = format!("'{program}' -f '{}'", image.display());
     let mut child = Command::new("script")
         .args(["-q", "-e", "-c", &command, "/dev/null"])
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
@@ -28,7 +28,9 @@ fn converse(image: &Path, typed: &str) -> i32 {
         .unwrap()
         .write_all(typed.as_bytes())
         .unwrap();
-    child.wait().unwrap().code().unwrap()
+    let output = child.wait_with_output().unwrap();
+    let seen = String::from_utf8_lossy(&output.stdout).into_owned();
+    (output.status.code().unwrap(), seen)
 }
 
 #[test]
@@ -50,6 +52,9 @@ fn every_answer_is_about_what_was_asked() {
         ("y\ny\ny\n", 1, 0),
         ("a\n", 1, 0),
         ("yes\nall\n", 1, 0),
+        ("\n\n\n", 1, 0),
+        ("n\n\nn\n", 5, 2),
+        (" \nn\n", 5, 2),
         ("Y\nwhat\ny\nn\n", 5, 1),
         ("n\na\n", 5, 1),
         ("n\nn\ny\n", 5, 2),
@@ -58,7 +63,9 @@ fn every_answer_is_about_what_was_asked() {
         ("", 4, 3),
     ] {
         fs::write(&image, &damaged).unwrap();
-        assert_eq!(converse(&image, typed), status, "{typed:?}");
+        let (answer, seen) = converse(&image, typed);
+        assert_eq!(answer, status, "{typed:?}");
+        assert!(seen.contains("<y> (y, n, a for all)? "), "{seen}");
         let found = ours(&image).unwrap().findings.len();
         assert_eq!(found, left, "{typed:?}");
         assert_eq!(e2fsck(&image).0 == 0, left == 0, "{typed:?}");
