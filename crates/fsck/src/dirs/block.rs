@@ -96,11 +96,13 @@ impl<'b> Entry<'b> {
     }
 }
 
-/// With blocks of 64 KiB, 0 and 65,535 mean the whole block (Linux `ext4/directory.rst`).
+/// With blocks of 64 KiB, 0 and 65,535 mean the whole block (Linux `ext4/directory.rst`), and the two lowest bits of any
+/// other length, which is a multiple of four, are bits 16 and 17 of it.
 #[inline]
 pub(crate) fn decode_rec_len(raw: u16, block_size: usize) -> usize {
     match raw {
         0 | u16::MAX if block_size == 65_536 => 65_536,
+        raw if block_size == 65_536 => usize::from(raw & !3) | usize::from(raw & 3) << 16,
         raw => usize::from(raw),
     }
 }

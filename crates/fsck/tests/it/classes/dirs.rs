@@ -4,6 +4,8 @@ use super::{Class, SIZES, class};
 use crate::lab::Lab;
 
 const INDEXED: &[&str] = &["1k", "4k"];
+/// With blocks of 64 KiB a length means something else.
+const LENGTHS: &[&str] = &["1k-128", "1k", "4k", "64k"];
 
 /// Lets a directory of at least 12 blocks have `blocks` of them in `i_block`, 0 for a hole.
 fn holes(lab: &mut Lab, path: &str, at: &[usize]) {
@@ -33,11 +35,11 @@ pub(crate) const CLASSES: &[Class] = &[
         lab.put(at + 4 * 100, 4, leaf);
         lab.inode("/a", 40 + 48, 4, block);
     }),
-    class("entry longer than its block", SIZES, &["p2.entry.corrupt"], |lab| { let at = lab.entry("/", "empty"); lab.put(at + 4, 2, 0xFFFC); }),
-    class("entry too short for its name", SIZES, &["p2.entry.corrupt"], |lab| { let at = lab.entry("/", "second-name"); lab.put(at + 4, 2, 12); }),
-    class("entry with an odd length", SIZES, &["p2.entry.corrupt"], |lab| { let at = lab.entry("/", "big"); lab.put(at + 4, 2, 17); }),
+    class("entry longer than its block", LENGTHS, &["p2.entry.corrupt"], |lab| { let at = lab.entry("/", "empty"); lab.put(at + 4, 2, 0xFFFC); }),
+    class("entry too short for its name", LENGTHS, &["p2.entry.corrupt"], |lab| { let at = lab.entry("/", "second-name"); lab.put(at + 4, 2, 12); }),
+    class("entry with an odd length", LENGTHS, &["p2.entry.corrupt"], |lab| { let at = lab.entry("/", "big"); lab.put(at + 4, 2, 17); }),
     class("entry of length 0 in the middle", SIZES, &["p2.entry.corrupt"], |lab| { let at = lab.entry("/", "plain"); lab.put(at + 4, 2, 0); }),
-    class("last entry ends early", SIZES, &["p2.entry.corrupt"], |lab| { let at = lab.block("/a", 40); let last = lab.entry("/a", "b"); let size = lab.target.block_size; lab.put(last + 4, 2, (at + size - last - 8) as u64); }),
+    class("last entry ends early", LENGTHS, &["p2.entry.corrupt"], |lab| { let at = lab.block("/a", 40); let last = lab.entry("/a", "b"); let size = lab.target.block_size; lab.put(last + 4, 2, (at + size - last - 8) as u64); }),
     class("directory block of zeros", SIZES, &["p2."], |lab| lab.fill((lab.block("/many", 44) / lab.target.block_size) as u64, 0)),
     class("first directory block of zeros", SIZES, &["p2."], |lab| lab.fill((lab.block("/a", 40) / lab.target.block_size) as u64, 0)),
     class("directory block of noise", SIZES, &["p2."], |lab| lab.fill((lab.block("/a/b", 40) / lab.target.block_size) as u64, 0x5B)),
