@@ -199,7 +199,7 @@ fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
 }
 
 /// The Castagnoli checksum as e2fsprogs has it: no inversion at the end.
-fn crc32c(bytes: &[u8]) -> u32 {
+pub fn crc32c(bytes: &[u8]) -> u32 {
     bytes.iter().fold(u32::MAX, |sum, &byte| {
         (0..8).fold(sum ^ u32::from(byte), |sum, _| {
             (sum >> 1) ^ if sum & 1 != 0 { 0x82F6_3B78 } else { 0 }

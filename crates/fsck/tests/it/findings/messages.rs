@@ -162,6 +162,16 @@ pub(super) const MESSAGES: &[(&str, &[&str], About)] = &[
     ("Inode count in superblock", &["p0.super.inodes-count"], All),
     ("Journal superblock", &["p0.journal."], All),
     (
+        "invalid V2 journal superblock fields",
+        &["p0.journal.superblock"],
+        All,
+    ),
+    (
+        "External journal has multiple",
+        &["p0.journal.superblock"],
+        All,
+    ),
+    (
         "Journal version not supported",
         &["p0.journal.unknown"],
         All,
@@ -283,6 +293,7 @@ pub(super) const TALK: &[&str] = &[
     "e2fsck -b ",
     "Can't find external journal",
     "Clear journal?",
+    "Clearing fields beyond the V1 journal",
     "Run journal anyway?",
     "FILE SYSTEM WAS MODIFIED",
     "Continue? no",
