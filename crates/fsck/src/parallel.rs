@@ -1,13 +1,18 @@
 //! Work spread over a few threads that live only as long as a check.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::time::Duration;
 
 use rayon_core::{ThreadPool, ThreadPoolBuilder};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
+
+/// How long the start of a helper is waited for; usually it takes a tenth of that.
+const PATIENCE: Duration = Duration::from_millis(1);
 
 /// The threads of one check. They are started once and not for every pass: a new thread is often put on the processor of
-/// the one that starts it, as long as the system has not seen that the one of the last pass has left the other, and then
-/// half of a pass is over before it is moved.
+/// the one that starts it, although others are idle, and stays there for some milliseconds, in which a pass is half over.
+/// So each leaves that processor when it starts.
 #[derive(Debug)]
 pub(crate) struct Team {
     helpers: Option<ThreadPool>,
@@ -19,13 +24,31 @@ impl Team {
     pub(crate) fn new(threads: usize) -> Self {
         let helpers = match threads {
             0 | 1 => None,
-            _ => ThreadPoolBuilder::new()
-                .num_threads(threads - 1)
-                .build()
-                .ok(),
+            _ => Self::start(threads - 1),
         };
         let threads = helpers.as_ref().map_or(1, |_| threads);
         Self { helpers, threads }
+    }
+
+    /// Starts helpers and waits for each to be on its way, since where a helper and the caller share a processor it only
+    /// begins when the caller stops. One that nobody lets run is not waited for.
+    fn start(helpers: usize) -> Option<ThreadPool> {
+        let callers = sched_getcpu();
+        let (started, all) = mpsc::channel();
+        let pool = ThreadPoolBuilder::new()
+            .num_threads(helpers)
+            .start_handler(move |_| {
+                leave(callers);
+                let _ = started.send(());
+            })
+            .build()
+            .ok()?;
+        for _ in 0..helpers {
+            if all.recv_timeout(PATIENCE).is_err() {
+                break;
+            }
+        }
+        Some(pool)
     }
 
     pub(crate) fn crew(&self) -> Crew<'_> {
@@ -34,6 +57,29 @@ impl Team {
             threads: self.threads,
         }
     }
+}
+
+/// Moves this thread away from a processor, if it may run on another one. It is free to come back: as soon as it runs
+/// elsewhere the system has no reason to bring it back.
+fn leave(processor: usize) {
+    let Ok(allowed) = sched_getaffinity(None) else {
+        return;
+    };
+    if let Some(others) = others(&allowed, processor)
+        && sched_setaffinity(None, &others).is_ok()
+    {
+        let _ = sched_setaffinity(None, &allowed);
+    }
+}
+
+/// The processors of a set without one of them; `None` if that one is not there or no other is.
+fn others(allowed: &CpuSet, processor: usize) -> Option<CpuSet> {
+    let there = processor < CpuSet::MAX_CPU && allowed.is_set(processor);
+    let mut others = *allowed;
+    if there {
+        others.unset(processor);
+    }
+    (there && others.count() != 0).then_some(others)
 }
 
 /// Those of a team that work on one thing.
@@ -116,7 +162,32 @@ impl Crew<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::Team;
+    use rustix::thread::{CpuSet, sched_getaffinity};
+
+    use super::{Team, others};
+
+    #[test]
+    fn a_processor_is_left_only_for_another_one() {
+        let set = |processors: &[usize]| {
+            let mut set = CpuSet::new();
+            processors.iter().for_each(|&nr| set.set(nr));
+            set
+        };
+        assert_eq!(others(&set(&[1, 3, 5]), 3), Some(set(&[1, 5])));
+        assert_eq!(others(&set(&[3]), 3), None, "the only one");
+        assert_eq!(others(&set(&[1, 5]), 3), None, "one that is not allowed");
+        assert_eq!(others(&set(&[1, 5]), usize::MAX), None);
+    }
+
+    #[test]
+    fn a_helper_may_run_where_the_caller_may() {
+        let allowed = sched_getaffinity(None).expect("an affinity");
+        let team = Team::new(3);
+        let seen = team
+            .crew()
+            .map_with(1000, |_| sched_getaffinity(None), |_, _| ());
+        assert!(seen.1.into_iter().all(|set| set == Ok(allowed)));
+    }
 
     #[test]
     fn answers_come_back_in_order_for_any_number_of_threads() {
