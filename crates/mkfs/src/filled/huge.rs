@@ -73,7 +73,10 @@ impl Huge {
         let Some(rest) = self.has.get(page..).filter(|rest| !rest.is_empty()) else {
             return (false, end);
         };
-        let same = rest.iter().take_while(|&&has| has == rest[0]).count();
+        // No more of them than the question is about: there is one for each small file.
+        let most = usize::try_from(end.saturating_sub(at) / HUGE + 2).unwrap_or(usize::MAX);
+        let asked = rest.iter().take(most);
+        let same = asked.take_while(|&&has| has == rest[0]).count();
         let stop = self.first + (page + same) as u64 * HUGE;
         let is_last = !rest[0] && page + same == self.has.len();
         (rest[0], if is_last { end } else { end.min(stop) })

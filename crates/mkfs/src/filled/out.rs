@@ -107,6 +107,15 @@ impl<'a> Out<'a> {
         Ok(&mut self.bytes[from..from + len])
     }
 
+    /// Stores bytes at the start of `len` that are zero, if they have memory already: the rest needs no touch.
+    pub(super) fn store(&mut self, at: u64, bytes: &[u8], len: u64) -> bool {
+        let has_memory = self.huge.run(at, at + len) == (true, at + len);
+        if has_memory {
+            self.medium.pmem.write(at, bytes);
+        }
+        has_memory
+    }
+
     /// Room for bytes that go nowhere.
     pub(super) fn scratch(&mut self, len: usize) -> io::Result<&mut [u8]> {
         self.flush()?;

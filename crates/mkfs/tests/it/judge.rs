@@ -13,13 +13,18 @@ pub(crate) fn present(program: &str) -> bool {
 pub(crate) fn present_as(program: &str, version: &str) -> bool {
     let found = Command::new(program).arg(version).output().is_ok();
     if !found {
-        assert!(
-            std::env::var_os("CI").is_none_or(|value| value != "true"),
-            "{program} is missing"
-        );
-        eprintln!("skipped: {program} is missing");
+        skip(&format!("{program} is missing"));
     }
     found
+}
+
+/// Says what cannot be tested here. Where it must be (`CI=true`), that is a failure.
+pub(crate) fn skip(why: &str) {
+    assert!(
+        std::env::var_os("CI").is_none_or(|value| value != "true"),
+        "{why}"
+    );
+    eprintln!("skipped: {why}");
 }
 
 /// Unmounts what the kernel has mounted at `at`. A program that another test has just forked holds our files until its

@@ -1,8 +1,10 @@
 //! Sources and targets that cannot do: an error with the path, and no half image under the final name.
 
 use std::fs;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ext2dax_mkfs::{Filling, Medium, Rules, Tree};
 use ext2dax_pmem::{AnonRegion, Pmem};
@@ -144,12 +146,42 @@ fn a_source_that_changes_while_it_is_read_is_an_error() {
     }
 }
 
+/// Bytes that somebody writes over again and again: whoever reads them gets them whole, as they were at some time, or an error.
+/// Files that have rested for a while need fewer looks; this one never rests.
+#[test]
+fn a_small_file_that_changes_while_it_is_read_is_an_error() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    // The first one tells the reader to expect another small one.
+    fs::write(dir.path().join("a"), noise(4096, 1)).unwrap();
+    let path = dir.path().join("file");
+    fs::write(&path, noise(16_000, 2)).unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let file = fs::File::options().write(true).open(&path).unwrap();
+            for nr in (2..).take_while(|_| !done.load(Ordering::Relaxed)) {
+                file.write_all_at(&noise(16_000, nr), 0).unwrap();
+            }
+        });
+        let rules = Rules::default();
+        let errors =
+            (0..200_000).filter_map(|_| Tree::new().add_directory(dir.path(), &rules, 1).err());
+        let error = { errors }.next().map(|error| error.to_string());
+        done.store(true, Ordering::Relaxed);
+        let error = error.expect("seen in one of many reads");
+        assert!(
+            error.ends_with("file: changed while it was read"),
+            "{error}"
+        );
+    });
+}
+
 /// Files of sysfs say that they have 4,096 bytes, and end earlier.
 #[test]
 fn a_small_file_that_ends_before_its_size_is_an_error() {
     let path = Path::new("/sys/kernel/mm/transparent_hugepage");
     if !path.join("enabled").exists() {
-        eprintln!("skipped: {}, which is not there", path.display());
+        judge::skip(&format!("{} is not there", path.display()));
         return;
     }
     let mut tree = Tree::new();
@@ -172,7 +204,7 @@ fn a_target_that_fills_up_is_an_error_and_keeps_the_old_file() {
         .arg(at.join("full"))
         .output();
     if !mount.is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: no mount of a file system in memory");
+        judge::skip("no mount of a file system in memory");
         return;
     }
     fs::write(at.join("full/image"), "old").unwrap();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::contents::made;
-use crate::judge::{e2fsck_clean, present, present_as, unmount};
+use crate::judge::{e2fsck_clean, present, present_as, skip, unmount};
 use crate::tree::noise;
 
 /// A file system of its own, mounted until the end of the test.
@@ -41,7 +41,7 @@ fn mounted(dir: &Path, make: &str, options: &[&str]) -> Option<Mounted> {
     match mount {
         Ok(output) if output.status.success() => Some(Mounted(at)),
         _ => {
-            eprintln!("skipped: what {make} made cannot be mounted here");
+            skip(&format!("what {make} made cannot be mounted here"));
             None
         }
     }

@@ -270,28 +270,36 @@ fn bytes_read_once_are_those_of_the_mapping() {
 }
 
 /// A tmpfs with large pages, for as long as the value lives.
-struct LargePages(tempfile::TempDir);
+struct Tmpfs(tempfile::TempDir);
 
-impl LargePages {
-    /// `None`, said aloud: mounting takes root, and the kernel may know no large pages.
-    #[expect(clippy::print_stdout, reason = "a skip has to be visible")]
-    fn mount() -> Option<Self> {
+/// Says aloud what cannot be tested here. Where it must be (`CI=true`), that is a failure.
+#[expect(clippy::print_stdout, reason = "a skip has to be visible")]
+fn skip(why: &str) {
+    assert!(
+        std::env::var_os("CI").is_none_or(|ci| ci != "true"),
+        "{why}"
+    );
+    println!("skipped: {why}");
+}
+
+impl Tmpfs {
+    /// `None`: mounting takes root, and the kernel may know no large pages.
+    fn mount(options: &str) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "huge=always,size=64m", "tmpfs"])
+            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
             .arg(dir.path())
             .stderr(Stdio::null())
             .status();
         if !mounted.is_ok_and(|status| status.success()) {
-            assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"));
-            println!("skipped: no tmpfs with large pages can be mounted here");
+            skip(&format!("no tmpfs with {options} can be mounted here"));
             return None;
         }
         Some(Self(dir))
     }
 }
 
-impl Drop for LargePages {
+impl Drop for Tmpfs {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg(self.0.path()).status();
     }
@@ -312,7 +320,7 @@ fn mapped_kib(path: &Path, field: &str) -> u64 {
 #[test]
 fn bytes_read_once_come_through_the_mapping_where_pages_are_large() {
     const PIECE: u64 = 2 << 20;
-    let Some(large) = LargePages::mount() else {
+    let Some(large) = Tmpfs::mount("huge=always,size=64m") else {
         return;
     };
     let small = tempfile::tempdir_in("/dev/shm").unwrap();
@@ -359,19 +367,6 @@ fn bytes_read_once_come_through_the_mapping_where_pages_are_large() {
     }
 }
 
-/// What the kernel says of the mapping of a file: bytes that large entries map.
-fn mapped_large(path: &Path) -> u64 {
-    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
-    let name = path.to_str().unwrap();
-    let lines = maps.lines().skip_while(|line| !line.ends_with(name));
-    let large = lines
-        .filter_map(|line| line.strip_prefix("ShmemPmdMapped:"))
-        .next()
-        .expect("a mapping of the file");
-    let kib: u64 = large.trim().trim_end_matches(" kB").parse().unwrap();
-    kib << 10
-}
-
 /// A tmpfs gives out pages of 4 KiB, one by one, and an image on it could never be mapped 2 MiB at a time.
 #[test]
 fn a_file_in_memory_gets_large_pages_that_one_entry_maps() {
@@ -399,11 +394,10 @@ fn a_file_in_memory_gets_large_pages_that_one_entry_maps() {
         }
         assert_eq!(pmem.huge_phase(), Some(1));
         if !pmem.populate_huge(first..first + 2 * HUGE) {
-            assert!(std::env::var_os("CI").is_none(), "no large pages");
-            eprintln!("skipped: this kernel gives no large pages of tmpfs");
+            skip("this kernel gives no large pages of tmpfs");
             continue;
         }
-        assert_eq!(mapped_large(&path), 2 * HUGE);
+        assert_eq!(mapped_kib(&path, "ShmemPmdMapped:"), (2 * HUGE) >> 10);
         let blocks = std::fs::metadata(&path).unwrap().blocks() * 512;
         assert_eq!(blocks, 2 * HUGE + 4096, "the rest stays a hole");
         pmem.write(first + HUGE + 9, b"another");
@@ -420,24 +414,13 @@ fn a_file_in_memory_gets_large_pages_that_one_entry_maps() {
 #[test]
 fn large_pages_that_do_not_fit_are_refused() {
     const HUGE: u64 = 2 << 20;
-    let dir = tempfile::tempdir().unwrap();
-    let mount = std::process::Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=3m", "tmpfs"])
-        .arg(dir.path())
-        .output();
-    if !mount.is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: no tmpfs of our own can be mounted here");
+    let Some(full) = Tmpfs::mount("size=3m") else {
         return;
-    }
-    let path = image(dir.path(), 4 * HUGE);
+    };
+    let path = image(full.0.path(), 4 * HUGE);
     let pmem = Pmem::new(FileRegion::open(&path, Access::ReadWrite).unwrap());
     let answers: Vec<bool> = (0..4)
         .map(|nr| pmem.populate_huge(nr * HUGE..(nr + 1) * HUGE))
         .collect();
     assert!(!answers[1..].contains(&true), "{answers:?}");
-    drop(pmem);
-    let unmounted = std::process::Command::new("umount")
-        .arg(dir.path())
-        .status();
-    assert!(unmounted.unwrap().success());
 }

@@ -1,5 +1,5 @@
 //! What names of a directory stand for. A small file is opened once: for its attributes, its bytes, and to see that it
-//! is still the same afterwards.
+//! is still the same afterwards. One that has not changed for a while needs no look before its bytes are read.
 
 use std::ffi::{CStr, OsStr};
 use std::ops::Range;
@@ -46,6 +46,41 @@ pub(super) struct Looker<'a> {
     /// Bytes that may still be kept.
     budget: &'a AtomicU64,
     buffer: Vec<u8>,
+    /// Whether the last file was small, and not empty: so will the next one be, mostly.
+    expects_small: bool,
+}
+
+/// Which files of a directory have certainly not changed since it was begun.
+#[derive(Clone, Copy)]
+struct Settled {
+    device: u64,
+    /// In seconds since 1970.
+    before: i64,
+}
+
+impl Settled {
+    /// How far the clock of the time stamps may be behind, in seconds: a tick or two, and a good deal more.
+    const MARGIN: i64 = 2;
+    /// Linux magic numbers, statfs(2): tmpfs, ext2 to ext4, XFS, btrfs, F2FS. Each change of their files goes through this
+    /// kernel, and its time is that of this kernel's clock, which nobody can set to another value afterwards.
+    const LOCAL: [u64; 5] = [0x0102_1994, 0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010];
+
+    /// To be asked before the first file is read.
+    fn now(directory: &OwnedFd) -> Option<Self> {
+        let system = rustix::fs::fstatfs(directory).ok()?;
+        let is_local = u64::try_from(system.f_type).is_ok_and(|magic| Self::LOCAL.contains(&magic));
+        let device = rustix::fs::fstat(directory).ok()?.st_dev;
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec;
+        is_local.then_some(Self {
+            device,
+            before: now - Self::MARGIN,
+        })
+    }
+
+    /// What was asked for after the bytes were read says so of those bytes.
+    fn includes(self, stat: &Stat) -> bool {
+        stat.st_dev == self.device && stat.st_ctime < self.before
+    }
 }
 
 impl<'a> Looker<'a> {
@@ -54,6 +89,7 @@ impl<'a> Looker<'a> {
             rules,
             budget,
             buffer: vec![0; KEPT + 1],
+            expects_small: false,
         }
     }
 
@@ -65,6 +101,7 @@ impl<'a> Looker<'a> {
         names: &super::Names,
         which: Range<usize>,
     ) -> Result<Looked, SourceError> {
+        let settled = Settled::now(directory);
         let mut looked = Looked {
             files: Vec::with_capacity(which.len()),
             kept: Vec::new(),
@@ -77,7 +114,7 @@ impl<'a> Looker<'a> {
                 name,
             };
             let found = match kind {
-                Kind::RegularFile => self.open(&place, &mut looked.kept)?,
+                Kind::RegularFile => self.open(&place, settled, &mut looked.kept)?,
                 _ => None,
             };
             looked.files.push(match found {
@@ -92,6 +129,7 @@ impl<'a> Looker<'a> {
     fn open(
         &mut self,
         place: &Place<'_>,
+        settled: Option<Settled>,
         kept: &mut Vec<u8>,
     ) -> Result<Option<Found>, SourceError> {
         // Something that is no file any more must neither be waited for nor become our terminal.
@@ -100,18 +138,30 @@ impl<'a> Looker<'a> {
         let Ok(file) = rustix::fs::openat(place.directory, place.name, flags, Mode::empty()) else {
             return Ok(None);
         };
+        // Read first, and asked about afterwards: whatever is not as expected then is read once more.
+        let early = settled.filter(|_| self.expects_small);
+        let early = early.and_then(|settled| {
+            let len = rustix::io::pread(&file, &mut self.buffer, 0).ok()?;
+            Some((settled, len))
+        });
         let stat = rustix::fs::fstat(&file).map_err(|errno| place.error(errno))?;
         if Kind::from_raw_mode(stat.st_mode) != Kind::RegularFile {
             return Ok(None);
         }
         let stamp = Stamp::of(&stat);
-        let contents = match self.spare(stamp.size) {
+        let spare = self.spare(stamp.size);
+        self.expects_small = spare.is_some_and(|len| len > 0);
+        let contents = match spare {
             None => Contents::of_stamp(place.full(), stamp),
             Some(0) => Contents::bytes(Box::default()),
             Some(len) => {
-                let bytes = self.read(place, &file, stamp, len)?;
+                let is_read =
+                    early.is_some_and(|(settled, read)| read == len && settled.includes(&stat));
+                if !is_read {
+                    self.read(place, &file, stamp, len)?;
+                }
                 let at = u32::try_from(kept.len()).expect("the budget is far below 4 GiB");
-                kept.extend_from_slice(bytes);
+                kept.extend_from_slice(&self.buffer[..len]);
                 Contents::new(stamp.size, Data::Kept(0, at))
             }
         };
@@ -132,19 +182,19 @@ impl<'a> Looker<'a> {
         taken.is_ok().then_some(len)
     }
 
-    /// All bytes of a small file.
+    /// All bytes of a small file, into the buffer.
     fn read(
         &mut self,
         place: &Place<'_>,
         file: &OwnedFd,
         stamp: Stamp,
         len: usize,
-    ) -> Result<&[u8], SourceError> {
+    ) -> Result<(), SourceError> {
         // One byte more would be one that was not there.
         let room = &mut self.buffer[..=len];
         let mut done = 0;
         while done < room.len() {
-            match rustix::io::read(file, &mut room[done..]) {
+            match rustix::io::pread(file, &mut room[done..], done as u64) {
                 Ok(0) => break,
                 Ok(more) => done += more,
                 Err(Errno::INTR) => {}
@@ -162,7 +212,7 @@ impl<'a> Looker<'a> {
                 Why::Changed,
             ));
         }
-        Ok(&self.buffer[..len])
+        Ok(())
     }
 
     /// Looks at a name without opening the file.
