@@ -159,13 +159,21 @@ impl FilledPlan {
         Ok(found.into_iter().flatten().collect())
     }
 
-    /// Bytes that will be written without a gap: contents, and tables that are full. Ascending, apart from each other.
+    /// Bytes that will be written without a gap: contents, and tables as far as inodes are used. Ascending, apart from each other.
     fn written(&self) -> Vec<Range<u64>> {
         let geometry = self.plan.geometry();
         let mut all = self.layout.taken.clone();
         let full = self.plan.usage.inodes / geometry.inodes_per_group();
-        let groups = geometry.all_groups().take(full as usize);
-        all.extend(groups.flat_map(|group| self.plan.table_runs(group)));
+        let mut groups = geometry.all_groups();
+        let first = groups.by_ref().take(full as usize);
+        all.extend(first.flat_map(|group| self.plan.table_runs(group)));
+        if let Some(group) = groups.next() {
+            let rest = self.plan.usage.inodes % geometry.inodes_per_group();
+            let bytes = u64::from(rest) * u64::from(geometry.inode_size());
+            let blocks = u32::try_from(bytes >> geometry.block_bits()).expect("less than a table");
+            let table = self.plan.desc(group).bg_inode_table.get();
+            all.push((table, table + blocks));
+        }
         all.sort_unstable();
         let mut ranges: Vec<Range<u64>> = Vec::new();
         for (from, to) in all {
