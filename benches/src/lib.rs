@@ -15,4 +15,5 @@ pub mod peers;
 pub mod rows;
 pub mod sample;
 pub mod table;
+pub mod tmpfs;
 pub mod trees;

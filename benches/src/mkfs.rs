@@ -9,6 +9,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 
 use crate::table::Row;
+use crate::tmpfs::Tmpfs;
 
 /// A program and its arguments; the word `image` stands for the image, which is removed before each round.
 #[derive(Debug)]
@@ -36,24 +37,22 @@ impl Contender {
     }
 }
 
-/// A file system in memory for images.
+/// A folder for images.
 #[derive(Debug)]
 pub struct Place {
     /// What it is.
     pub what: &'static str,
     dir: PathBuf,
-    mounted: bool,
+    /// What is mounted there, for as long as this lives.
+    _tmpfs: Option<Tmpfs>,
 }
 
 impl Place {
     /// A folder that is there already.
     #[must_use]
     pub fn at(what: &'static str, dir: PathBuf) -> Self {
-        Self {
-            what,
-            dir,
-            mounted: false,
-        }
+        let _tmpfs = None;
+        Self { what, dir, _tmpfs }
     }
 
     /// Mounts a tmpfs of its own; `None`, and a word about it, where that is not allowed or there is no such option.
@@ -62,28 +61,20 @@ impl Place {
     /// A folder that cannot be made.
     pub fn mount(what: &'static str, dir: PathBuf, options: &str) -> Result<Option<Self>> {
         std::fs::create_dir(&dir)?;
-        let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
-            .arg(&dir)
-            .output();
-        let mounted = mount.is_ok_and(|output| output.status.success());
-        if !mounted {
-            eprintln!("left out: images on {what}, which cannot be mounted here");
-            return Ok(None);
+        match Tmpfs::mount(&dir, options) {
+            Ok(tmpfs) => {
+                let _tmpfs = Some(tmpfs);
+                Ok(Some(Self { what, dir, _tmpfs }))
+            }
+            Err(why) => {
+                eprintln!("left out: images on {what}: {why:#}");
+                Ok(None)
+            }
         }
-        Ok(Some(Self { what, dir, mounted }))
     }
 
     fn image(&self) -> PathBuf {
         self.dir.join("image")
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if self.mounted {
-            let _ = Command::new("umount").arg(&self.dir).status();
-        }
     }
 }
 

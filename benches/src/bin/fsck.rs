@@ -270,7 +270,7 @@ fn main() -> Result<()> {
         })?;
     let large = LargePages::mount();
     if let Err(why) = &large {
-        eprintln!("no rows on tmpfs with large pages: {why}");
+        eprintln!("no rows on tmpfs with large pages: {why:#}");
     }
     let bench = Bench {
         arguments: &arguments,

@@ -3,10 +3,11 @@
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use rustix::fs::SeekFrom;
+
+use crate::tmpfs::Tmpfs;
 
 /// Bytes of a large page.
 const PIECE: u64 = 2 << 20;
@@ -16,7 +17,9 @@ const RESERVE: u64 = 2 << 30;
 /// A tmpfs with large pages, mounted for as long as the value lives.
 #[derive(Debug)]
 pub struct LargePages {
-    dir: tempfile::TempDir,
+    tmpfs: Tmpfs,
+    /// Removed after it is unmounted.
+    _dir: tempfile::TempDir,
 }
 
 impl LargePages {
@@ -26,13 +29,8 @@ impl LargePages {
     /// This takes root, and a kernel with large pages in tmpfs.
     pub fn mount() -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("ext2dax-large").tempdir()?;
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "huge=within_size,size=90%", "tmpfs"])
-            .arg(dir.path())
-            .output()?;
-        let why = String::from_utf8_lossy(&mounted.stderr).into_owned();
-        ensure!(mounted.status.success(), "mount: {}", why.trim());
-        Ok(Self { dir })
+        let tmpfs = Tmpfs::mount(dir.path(), "huge=within_size,size=90%")?;
+        Ok(Self { tmpfs, _dir: dir })
     }
 
     /// Copies an image to it, holes and all: every large page that holds a byte of data is there whole.
@@ -41,15 +39,9 @@ impl LargePages {
     /// There is not the memory for it, or a call of the system fails.
     pub fn copy(&self, image: &Path) -> Result<PathBuf> {
         let name = image.file_name().context("an image has a name")?;
-        let copy = self.dir.path().join(name);
+        let copy = self.tmpfs.dir().join(name);
         copy_in_pieces(image, &copy)?;
         Ok(copy)
-    }
-}
-
-impl Drop for LargePages {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(self.dir.path()).status();
     }
 }
 
