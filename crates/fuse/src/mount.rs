@@ -139,8 +139,16 @@ fn attach_by_call(path: &Path, options: &KernelOptions) -> io::Result<OwnedFd> {
         "" => "fuse".to_owned(),
         subtype => format!("fuse.{subtype}"),
     };
-    rustix::mount::mount(&*options.source, path, &*file_system, flags, Some(&*words))?;
-    Ok(device.into())
+    match rustix::mount::mount(&*options.source, path, &*file_system, flags, Some(&*words)) {
+        Ok(()) => Ok(device.into()),
+        // The helper may have the right.
+        Err(error @ (Errno::PERM | Errno::ACCESS)) => Err(error.into()),
+        Err(error) => {
+            let error = io::Error::from(error);
+            let said = format!("{}: the kernel does not mount: {error}", path.display());
+            Err(io::Error::new(error.kind(), said))
+        }
+    }
 }
 
 fn open_device() -> io::Result<File> {

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -114,6 +114,7 @@ pub fn mount(
         .follow
         .then(|| Follow::new(options.threads))
         .and_then(Result::ok);
+    let notifier = Arc::new(OnceLock::new());
     let adapter = Adapter {
         server: Arc::clone(&server),
         connection: Connection {
@@ -121,6 +122,7 @@ pub fn mount(
             acl: options.acl,
         },
         follow,
+        notifier: Arc::clone(&notifier),
     };
     // The kernel has checked already whom it lets in.
     let session = match Session::from_fd(adapter, device, SessionACL::All, config) {
@@ -131,6 +133,8 @@ pub fn mount(
             return Err(error.into());
         }
     };
+    // It is the only one to be set.
+    let _ = notifier.set(session.notifier());
     mountpoint.read_further_ahead();
     let (sender, events) = channel();
     Ok(Mounted {

@@ -10,7 +10,7 @@ use zerocopy::little_endian::U64;
 use super::Node;
 use super::record::{self, Record, TimeChange, halves};
 use crate::mount::Core;
-use crate::xattr::{Protection, without_set_id};
+use crate::xattr::{Protection, S_ISGID, without_set_id};
 
 /// What is known about an inode without reading its contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,15 +185,20 @@ impl Node {
     }
 
     /// Takes the set-id bits and `security.capability` from a regular file, as a write or truncation by an ordinary user
-    /// does: set-group-id only if the group may execute. Costs two loads where there is nothing to take.
+    /// does: set-group-id only if the group may execute or a `stranger` to the group writes. Costs two loads where there
+    /// is nothing to take.
     ///
     /// # Errors
     /// As [`Node::set_attributes`].
-    pub(crate) fn clear_privileges(&self) -> Result<()> {
+    pub(crate) fn clear_privileges(&self, stranger: bool) -> Result<()> {
         let record = self.record();
+        let without = |mode: u16| {
+            let group = if stranger { S_ISGID } else { 0 };
+            without_set_id(mode) & !group
+        };
         let has_some = || -> Result<bool> {
             let mode = record.mode();
-            Ok(without_set_id(mode) != mode || self.has_capability()?)
+            Ok(without(mode) != mode || self.has_capability()?)
         };
         if self.file_type() != FileType::Regular {
             return Ok(());
@@ -218,7 +223,7 @@ impl Node {
         }
         let old = Protection::of(record);
         let new = Protection {
-            bits: without_set_id(old.bits),
+            bits: without(old.bits),
             ..old
         };
         match self.plan_mode(None, true)? {
@@ -252,7 +257,7 @@ impl Node {
     ///
     /// # Errors
     /// `ReadOnlyFs`, `NotFound` as for the other attributes; `NotSupported` if `flags` asks for one that a user may not
-    /// set and that is not set.
+    /// set here and that is not set; `NotPermitted` if the file is immutable, stays so, and another flag would change.
     pub(crate) fn set_flags(&self, flags: InodeFlags) -> Result<()> {
         let record = self.record();
         let core = record.core();
@@ -261,11 +266,18 @@ impl Node {
         let _inode = self.lock.write();
         self.check_alive()?;
         let old = record.flags();
-        let settable = InodeFlags::USER_MODIFIABLE;
+        let settable = match self.file_type() {
+            FileType::Directory => InodeFlags::USER_MODIFIABLE,
+            _ => InodeFlags::USER_MODIFIABLE.difference(InodeFlags::DIRSYNC | InodeFlags::TOPDIR),
+        };
         if !flags.difference(old).difference(settable).is_empty() {
             return Err(Error::NotSupported);
         }
-        record.set_flags(old.difference(settable) | flags.intersection(settable));
+        let new = old.difference(settable) | flags.intersection(settable);
+        if old.intersection(new).contains(InodeFlags::IMMUTABLE) && new != old {
+            return Err(Error::NotPermitted);
+        }
+        record.set_flags(new);
         record.touch_changed();
         record.flush_line0();
         record.pmem().fence();

@@ -114,12 +114,20 @@ impl Inode {
     }
 
     /// Takes the set-id bits and `security.capability` from a regular file, as a write or truncation by an ordinary user
-    /// must: whoever serves users calls it before theirs.
+    /// must: whoever serves users calls it before theirs. A set-group-id bit stays where the group may not execute.
     ///
     /// # Errors
     /// `ReadOnlyFs`, `NotPermitted`, `NoSpace`, `Corrupt`. Nothing has changed then.
     pub fn clear_privileges(&self) -> Result<()> {
-        self.node().clear_privileges()
+        self.node().clear_privileges(false)
+    }
+
+    /// The same for a user outside the file's group, who takes the set-group-id bit in any case.
+    ///
+    /// # Errors
+    /// As [`Inode::clear_privileges`].
+    pub fn clear_privileges_as_stranger(&self) -> Result<()> {
+        self.node().clear_privileges(true)
     }
 
     /// Sets the generation number (FS_IOC_SETVERSION).
@@ -133,7 +141,8 @@ impl Inode {
     /// Sets the flags that users may set (`chattr`); others stay as they are.
     ///
     /// # Errors
-    /// `ReadOnlyFs`; `NotSupported` if another flag is to be set.
+    /// `ReadOnlyFs`; `NotSupported` if another flag is to be set, or one of directories on another file; `NotPermitted` if
+    /// the file is immutable, stays so, and another flag would change.
     pub fn set_flags(&self, flags: InodeFlags) -> Result<()> {
         self.node().set_flags(flags)
     }

@@ -42,7 +42,7 @@ pub const XATTR_VALUE_MAX: usize = 65_536;
 /// The mode's set-user-id bit.
 const S_ISUID: u16 = 0o4000;
 /// The mode's set-group-id bit.
-const S_ISGID: u16 = 0o2000;
+pub(crate) const S_ISGID: u16 = 0o2000;
 /// Execution by the group: without it, set-group-id meant mandatory locks once and is left alone.
 const S_IXGRP: u16 = 0o0010;
 

@@ -19,15 +19,16 @@ use std::io;
 use std::ops::Deref;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use ext2dax::RenameFlags;
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, FileAttr, FileHandle, Filesystem, FopenFlags, Generation,
-    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, ReplyAttr,
-    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
-    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, Notifier, OpenAccMode, OpenFlags,
+    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
+    WriteFlags,
 };
 
 use crate::follow::{Follow, Turn};
@@ -67,9 +68,20 @@ pub(crate) struct Adapter {
     pub(crate) server: Arc<Server>,
     pub(crate) connection: Connection,
     pub(crate) follow: Option<Follow>,
+    /// The way to tell the kernel something that it did not ask, as soon as there is one.
+    pub(crate) notifier: Arc<OnceLock<Notifier>>,
 }
 
 impl Adapter {
+    /// Has the kernel ask for the attributes of a file again. After an ioctl that changed some it would go on with those it
+    /// has, an old change time among them.
+    fn forget_attributes(&self, node: INodeNo) {
+        if let Some(notifier) = self.notifier.get() {
+            // An offset below zero: attributes alone, no pages. It fails for a file that the kernel has forgotten anyway.
+            let _ = notifier.inval_inode(node, -1, 0);
+        }
+    }
+
     /// The server, for a request that has come: dropped when it has been answered.
     fn server(&self, request: &Request) -> Serving<'_> {
         Serving {
@@ -394,8 +406,10 @@ impl Filesystem for Adapter {
     ) {
         let server = self.server(request);
         let _reserve = server.acting_for(caller(request));
-        let drop_privileges = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        match server.write(node.0, offset, data, drop_privileges) {
+        let unprivileged = write_flags
+            .contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID)
+            .then(|| caller(request));
+        match server.write(node.0, offset, data, unprivileged) {
             Ok(written) => reply.written(u32::try_from(written).unwrap_or(u32::MAX)),
             Err(errno) => reply.error(errno.into()),
         }
@@ -555,7 +569,12 @@ impl Filesystem for Adapter {
     ) {
         let server = self.server(request);
         match server.ioctl(caller(request), node.0, command, input) {
-            Ok(output) => reply.ioctl(0, &output),
+            Ok(output) => {
+                if output.is_empty() {
+                    self.forget_attributes(node);
+                }
+                reply.ioctl(0, &output);
+            }
             Err(errno) => reply.error(errno.into()),
         }
     }

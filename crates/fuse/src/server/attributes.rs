@@ -1,6 +1,6 @@
 //! Attributes: what stat answers, what chmod, chown, truncate and utimensat change.
 
-use ext2dax::{Attributes, Clock as _, InodeFlags, SetAttributes, SystemClock, Timestamp};
+use ext2dax::{Attributes, Clock as _, Inode, InodeFlags, SetAttributes, SystemClock, Timestamp};
 
 use super::{Answer, Caller, Errno, Server};
 
@@ -30,6 +30,8 @@ pub struct Change {
     pub modified: Option<Time>,
 }
 
+const SET_GROUP_ID: u16 = 0o2000;
+
 impl Server {
     /// What stat answers.
     ///
@@ -41,8 +43,8 @@ impl Server {
 
     /// Changes attributes, the length first: if that fails, nothing has changed.
     ///
-    /// A change of nothing is a chown(2) that names neither owner nor group, and does what is left of one: set-id bits go,
-    /// the change time is set.
+    /// A change of nothing is what the kernel asks for before a write that takes set-id bits, and a chown(2) that names
+    /// neither owner nor group, by whomever: the two cannot be told apart. Set-id bits go, the change time is set.
     ///
     /// # Errors
     /// `EROFS`, `EPERM` by a flag, `EFBIG`, `ENOSPC`, `EINVAL` for the length of anything but a regular file.
@@ -50,12 +52,12 @@ impl Server {
         let inode = self.node(node)?;
         if let Some(size) = change.size {
             if !caller.is_root() {
-                inode.clear_privileges()?;
+                Self::drop_privileges(caller, &inode)?;
             }
             inode.set_len(size)?;
         }
         if change == Change::default() {
-            inode.clear_privileges()?;
+            Self::drop_privileges(caller, &inode)?;
         }
         let touch = change.accessed == Some(Time::Now) && change.modified == Some(Time::Now);
         let time = |time: Option<Time>| time.filter(|_| !touch).map(Self::resolve);
@@ -73,6 +75,19 @@ impl Server {
             inode.set_attributes(&set)?;
         }
         Ok(inode.attributes()?)
+    }
+
+    /// Takes from a regular file what a write by `caller` leaves nobody: set-id bits and file capabilities.
+    pub(super) fn drop_privileges(caller: Caller, inode: &Inode) -> Answer<()> {
+        let attributes = inode.attributes()?;
+        let of_group = attributes.permissions & SET_GROUP_ID != 0;
+        // Only then is it worth the look at the groups of his process.
+        if of_group && !caller.is_root() && !caller.is_in_group(attributes.gid) {
+            inode.clear_privileges_as_stranger()?;
+        } else {
+            inode.clear_privileges()?;
+        }
+        Ok(())
     }
 
     fn resolve(time: Time) -> Timestamp {

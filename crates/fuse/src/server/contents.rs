@@ -22,14 +22,20 @@ impl Server {
         Ok(self.node(node)?.read_at(pos, buf)?)
     }
 
-    /// Writes at byte `pos`; with `drop_privileges` set-id bits and file capabilities go.
+    /// Writes at byte `pos`; where somebody is named who may not keep them, set-id bits and file capabilities go.
     ///
     /// # Errors
     /// `EROFS`, `EPERM` by a flag, `EFBIG`, `ENOSPC`, `EUCLEAN`: not a byte was written.
-    pub fn write(&self, node: u64, pos: u64, bytes: &[u8], drop_privileges: bool) -> Answer<usize> {
+    pub fn write(
+        &self,
+        node: u64,
+        pos: u64,
+        bytes: &[u8],
+        unprivileged: Option<Caller>,
+    ) -> Answer<usize> {
         let inode = self.node(node)?;
-        if drop_privileges {
-            inode.clear_privileges()?;
+        if let Some(caller) = unprivileged {
+            Self::drop_privileges(caller, &inode)?;
         }
         self.with_room(|| Ok(inode.write_at(pos, bytes)?))
     }
@@ -44,7 +50,7 @@ impl Server {
         let how = Fallocate::from_linux_mode(mode.cast_unsigned())?;
         let end = pos.checked_add(len).ok_or(Error::FileTooLarge)?;
         if !caller.is_root() {
-            inode.clear_privileges()?;
+            Self::drop_privileges(caller, &inode)?;
         }
         self.with_room(|| Ok(inode.fallocate(how, pos..end)?))
     }
@@ -75,7 +81,7 @@ impl Server {
     ) -> Answer<u64> {
         let (from, to) = (self.node(from)?, self.node(to)?);
         if !caller.is_root() {
-            to.clear_privileges()?;
+            Self::drop_privileges(caller, &to)?;
         }
         self.with_room(|| Ok(from.copy_range(from_pos, &to, to_pos, len)?))
     }

@@ -11,6 +11,7 @@ use super::{Answer, Caller, Errno, Server};
 /// `XATTR_CREATE` and `XATTR_REPLACE` of setxattr(2).
 const CREATE: i32 = 1;
 const REPLACE: i32 = 2;
+const BOTH: i32 = CREATE | REPLACE;
 
 const ACL_PREFIX: &[u8] = b"system.posix_acl_";
 
@@ -40,6 +41,11 @@ impl Server {
             0 => SetXattr::Any,
             CREATE => SetXattr::Create,
             REPLACE => SetXattr::Replace,
+            BOTH => {
+                // Neither can be had: it is missing, or it is there.
+                self.xattr(node, name)?;
+                return Err(Error::AlreadyExists.into());
+            }
             _ => return Err(Errno::EINVAL),
         };
         let inode = self.node(node)?;

@@ -12,6 +12,9 @@ use rustix::io::Errno;
 use super::Mount;
 use super::mounted::{as_nobody, run, skipped_without};
 
+/// User and group of [`as_nobody`].
+const NOBODY: u32 = 65_534;
+
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).expect("there").permissions().mode() & 0o7777
 }
@@ -114,6 +117,29 @@ fn the_bits_of_set_id_go_with_a_strangers_write_and_with_the_owner() {
         0o2745,
         "no program of the group: mandatory locking"
     );
+    mount.end();
+}
+
+#[test]
+fn somebody_outside_the_group_takes_its_bit_where_the_group_may_not_execute() {
+    let Some(mount) = Mount::new("allow_other") else {
+        return;
+    };
+    let path = mount.path("locked");
+    let file = path.to_str().expect("plain");
+    for command in [
+        format!("printf z >> {file}"),
+        format!("truncate -s 0 {file}"),
+        format!("fallocate -l 100 {file}"),
+    ] {
+        for (group, left) in [(1234, 0o767), (NOBODY, 0o2767)] {
+            fs::write(&path, "x").expect("written");
+            std::os::unix::fs::chown(&path, None, Some(group)).expect("given");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o2767)).expect("set");
+            run(&mut as_nobody(&command));
+            assert_eq!(mode(&path), left, "{command}, group {group}");
+        }
+    }
     mount.end();
 }
 
@@ -231,6 +257,9 @@ fn attributes_are_kept_and_listed_to_those_who_may_see_them() {
         set("nosuch.z", b"x", XattrFlags::empty()),
         Err(Errno::OPNOTSUPP)
     );
+    let both = XattrFlags::CREATE | XattrFlags::REPLACE;
+    assert_eq!(set("user.a", b"x", both), Err(Errno::EXIST));
+    assert_eq!(set("user.z", b"x", both), Err(Errno::NODATA));
     set("user.a", b"second", XattrFlags::REPLACE).expect("set");
     let mut buf = [0; 100];
     assert_eq!(rustix::fs::getxattr(&path, "user.a", &mut buf[..]), Ok(6));
@@ -357,11 +386,22 @@ fn flags_are_set_shown_and_obeyed() {
     fs::write(&path, "x").expect("written");
     let file = File::open(&path).expect("opened");
     let set = |flags| rustix::fs::ioctl_setflags(&file, flags).expect("set");
+    let changed = || {
+        let stat = fs::metadata(&path).expect("there");
+        (stat.ctime(), stat.ctime_nsec())
+    };
+    let before = changed();
     set(IFlags::IMMUTABLE | IFlags::NODUMP);
+    assert!(changed() > before, "flags change the change time");
     assert_eq!(
         rustix::fs::ioctl_getflags(&file).expect("told"),
         IFlags::IMMUTABLE | IFlags::NODUMP
     );
+    let refused = |flags| rustix::fs::ioctl_setflags(&file, flags).expect_err("refused");
+    for flags in [IFlags::IMMUTABLE, IFlags::IMMUTABLE | IFlags::NOATIME] {
+        assert_eq!(refused(flags), Errno::PERM, "it stays immutable");
+    }
+    set(IFlags::IMMUTABLE | IFlags::NODUMP);
     let denied = std::io::ErrorKind::PermissionDenied;
     let open = |options: &mut fs::OpenOptions| options.open(&path).map_err(|error| error.kind());
     assert_eq!(open(fs::OpenOptions::new().write(true)).err(), Some(denied));
@@ -374,6 +414,8 @@ fn flags_are_set_shown_and_obeyed() {
     assert!(open(fs::OpenOptions::new().append(true)).is_ok());
     set(IFlags::empty());
     assert!(open(fs::OpenOptions::new().write(true)).is_ok());
+    let of_directories = IFlags::from_bits_retain(0x2_0000);
+    assert_eq!(refused(of_directories), Errno::OPNOTSUPP, "topdir");
     drop(file);
     mount.end();
 }

@@ -341,7 +341,7 @@ fn a_file_is_kept_for_as_many_lookups_as_the_kernel_has_not_forgotten() {
     server.lookup(ROOT, b"file").expect("there");
     server.unlink(ROOT, b"file").expect("removed");
     server.forget(node, 2);
-    assert_eq!(server.write(node, 0, b"still", false), Ok(5));
+    assert_eq!(server.write(node, 0, b"still", None), Ok(5));
     assert_eq!(server.attributes(node).expect("there").links, 0);
     let other = server.mknod(CALLER, ROOT, b"other", REGULAR).expect("made");
     assert_ne!(other.ino, made.ino, "the number is in use");
