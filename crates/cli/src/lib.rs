@@ -17,7 +17,8 @@ mod show;
 mod stat;
 
 use std::ffi::OsString;
-use std::io::{self, BufWriter, Write};
+use std::fs::File;
+use std::io::{self, BufWriter, Read as _, Seek as _, SeekFrom, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -45,7 +46,8 @@ pub fn main() -> ExitCode {
 #[must_use]
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
-    let parsed = if helper::is_called(&args) {
+    let helps = helper::is_called(&args);
+    let parsed = if helps {
         helper::parse(&args)
     } else {
         Args::try_parse_from(args)
@@ -73,7 +75,12 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => {
             let _ = out.flush();
             complain(&args, &error);
-            ExitCode::FAILURE
+            // For mount(8) 1 is a wrong use of its helper.
+            if error.is::<ext2dax_fuse::Refusal>() && !helps {
+                ExitCode::from(2)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }
@@ -97,10 +104,29 @@ fn execute(args: &Args, out: &mut dyn Write) -> Result<bool> {
 /// Reading commands change nothing: the image is opened and mounted for reading.
 fn open(image: &Path) -> Result<FileSystem> {
     let region = FileRegion::open(image, Access::ReadOnly)?;
-    Ok(FileSystem::mount(
-        region,
-        &MountOptions::new().read_only(true),
-    )?)
+    FileSystem::mount(region, &MountOptions::new().read_only(true))
+        .map_err(|error| with_guess(error, image, 0))
+}
+
+/// An error of the file system, and where there is none, what lies at byte `offset` of the image instead.
+fn with_guess(error: ext2dax::Error, image: &Path, offset: u64) -> anyhow::Error {
+    let error = anyhow::Error::new(error);
+    if !matches!(error.downcast_ref(), Some(ext2dax::Error::NotExt2 { .. })) {
+        return error;
+    }
+    match guess(image, offset) {
+        Ok(Some(kind)) => error.context(format!("it looks like {kind}")),
+        Ok(None) | Err(_) => error,
+    }
+}
+
+fn guess(image: &Path, offset: u64) -> io::Result<Option<&'static str>> {
+    const HEAD_LEN: u64 = 1 << 16;
+    let mut file = File::open(image)?;
+    file.seek(SeekFrom::Start(offset))?;
+    let mut head = Vec::new();
+    file.take(HEAD_LEN).read_to_end(&mut head)?;
+    Ok(ext2dax::looks_like(&head))
 }
 
 /// One line on stderr; an object with `--json`.

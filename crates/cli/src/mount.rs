@@ -100,6 +100,7 @@ fn serve(args: &Mount, options: &Options) -> Result<()> {
     // The region's own errors name the image.
     let region = FileRegion::open_at(image, options.access(), options.offset, None)?;
     let fs = FileSystem::mount(region, &options.mount_options())
+        .map_err(|error| crate::with_guess(error, image, options.offset))
         .with_context(|| image.display().to_string())?;
     let serve_options = options.serve_options(&full.to_string_lossy());
     let mounted = ext2dax_fuse::mount(fs, &directory, &serve_options)?;

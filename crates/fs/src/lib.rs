@@ -41,6 +41,7 @@ pub use ext2dax_dax::FileExtent;
 pub use ext2dax_fault as fault;
 pub use ext2dax_format::device::Device;
 /// What happens when damage is found.
+pub use ext2dax_format::signature::looks_like;
 pub use ext2dax_format::superblock::OnError;
 pub use ext2dax_format::{Error, FileType, InodeFlags, Result, Timestamp};
 /// The regions that images lie in, and how they become durable.

@@ -117,7 +117,8 @@ impl fmt::Display for OpenError {
 impl std::error::Error for OpenError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            OpenError::Io { source, .. } => Some(source),
+            // What lies behind the error that is shown as this one's own words.
+            OpenError::Io { source, .. } => source.source(),
             _ => None,
         }
     }
@@ -171,7 +172,14 @@ impl FileRegion {
             .read(true)
             .write(access.writes())
             .open(path)
-            .map_err(io_error("open"))?;
+            .map_err(|error| match error.kind() {
+                // For reading it can be opened, and is refused with the same words.
+                io::ErrorKind::IsADirectory => OpenError::NotAnImage {
+                    path: path.to_owned(),
+                    what: "a directory",
+                },
+                _ => io_error("open")(error),
+            })?;
         lock(&file, path, access)?;
         let medium = Medium::of(&file, path)?;
         let whole = medium.length(&mut file).map_err(io_error("size"))?;

@@ -233,15 +233,15 @@ fn what_cannot_be_mounted_is_said_in_one_line() {
         let run = |args: &[&str]| site.run(&[args, foreground].concat());
         refused(
             &run(&["-o", "cache_size=1m"]),
-            1,
+            2,
             &["cache_size=1m", "in place"],
         );
         refused(
             &run(&["-o", "ro,nosuchoption"]),
-            1,
+            2,
             &["nosuchoption", "unknown"],
         );
-        refused(&run(&["-o", "norecovery"]), 1, &["norecovery", "ro"]);
+        refused(&run(&["-o", "norecovery"]), 2, &["norecovery", "ro"]);
         refused(&run(&["-o", "offset=16m"]), 1, &["image", "16777216"]);
     }
     let tool = |args: &[&Path]| {
@@ -258,6 +258,13 @@ fn what_cannot_be_mounted_is_said_in_one_line() {
     let other = site.dir.path().join("text");
     fs::write(&other, vec![b'x'; 100_000]).expect("written");
     refused(&tool(&[&other, &root]), 1, &["text", "superblock"]);
+    fs::write(&other, [b"\x1f\x8b".as_slice(), &[9; 100_000]].concat()).expect("written");
+    refused(&tool(&[&other, &root]), 1, &["text", "looks like gzip"]);
+    refused(
+        &tool(&[site.dir.path(), &root]),
+        1,
+        &["a directory cannot hold an image"],
+    );
     assert_eq!(tool(&[&image]).status.code(), Some(2));
     let holder = site.serve(&[]);
     let second = site.dir.path().join("second");
