@@ -47,10 +47,13 @@ pub(crate) fn e2fsck(image: &Path) -> (i32, String) {
         "prlimit",
         &["--cpu=5", "e2fsck", "-fn", image.to_str().unwrap()],
     );
-    (
-        output.status.code().unwrap_or(-1),
-        String::from_utf8_lossy(&output.stdout).into_owned(),
-    )
+    let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let Some(status) = output.status.code() else {
+        // The limit ended it in the middle of a line.
+        text.truncate(text.rfind('\n').map_or(0, |end| end + 1));
+        return (-1, text);
+    };
+    (status, text)
 }
 
 /// Maps an image. A program that another test has just forked holds our lock until its exec: then again.

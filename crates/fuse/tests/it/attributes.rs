@@ -391,8 +391,14 @@ fn flags_are_set_shown_and_obeyed() {
         (stat.ctime(), stat.ctime_nsec())
     };
     let before = changed();
+    // Times are those of the last tick, which is up to 10 ms ago.
+    std::thread::sleep(std::time::Duration::from_millis(20));
     set(IFlags::IMMUTABLE | IFlags::NODUMP);
-    assert!(changed() > before, "flags change the change time");
+    let after = changed();
+    assert!(
+        after > before,
+        "flags change the change time: {before:?}, then {after:?}"
+    );
     assert_eq!(
         rustix::fs::ioctl_getflags(&file).expect("told"),
         IFlags::IMMUTABLE | IFlags::NODUMP
